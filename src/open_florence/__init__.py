@@ -1,0 +1,1 @@
+"""OpenFlorence: the open Florence-2."""

@@ -1,0 +1,5 @@
+"""The one exception for mistakes a person can mend: its message is one sentence saying what is wrong and where."""
+
+
+class OpenFlorenceError(ValueError):
+    """A misspelt task, a missing query, an unreadable file, an unknown model. The command line prints it, exit code 2."""
