@@ -1,0 +1,190 @@
+"""Between samples and tensors: images and questions in, ids and their log-probabilities out as a scored `Annotation`.
+
+Images follow the published preprocessor (CLIP's, ImageNet statistics, aspect ratio not kept); questions and answers
+are worded by `tasks` and written by `tokenizer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from open_florence.errors import OpenFlorenceError
+from open_florence.images import open_image
+from open_florence.schema import Annotation, Region, Size
+from open_florence.tasks import Task, find_task
+from open_florence.tokenizer import Tokenizer
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Processor:
+    """Everything between a sample and the model's tensors; holds no weights."""
+
+    tokenizer: Tokenizer
+    image_size: int = 768
+    """Height and width, in pixels, that every image is resized to."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Per channel (red, green, blue) of values between 0 and 1: what is subtracted, then what is divided by."""
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Processor:
+        """Reads the tokenizer's files and preprocessor_config.json. Raises OpenFlorenceError naming the file."""
+        tokenizer = Tokenizer.from_folder(folder)
+        path = Path(folder) / "preprocessor_config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                tokenizer, _side(config["size"]), _channels(config["image_mean"]), _channels(config["image_std"])
+            )
+        except FileNotFoundError:
+            raise OpenFlorenceError(f"{folder} holds no preprocessor_config.json") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise OpenFlorenceError(f"{path} is not a Florence-2 preprocessor: {error!r}") from error
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the tokenizer's files and preprocessor_config.json in their published form."""
+        self.tokenizer.save(folder)
+        side = {"height": self.image_size, "width": self.image_size}
+        config = {
+            "image_processor_type": "CLIPImageProcessor",
+            "processor_class": "Florence2Processor",
+            "do_resize": True,
+            "size": side,
+            "resample": int(Image.Resampling.BICUBIC),
+            "do_center_crop": False,
+            "crop_size": side,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "do_convert_rgb": True,
+        }
+        path = Path(folder) / "preprocessor_config.json"
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images of any size -> (B, 3, S, S) float32, S = `image_size`: resized, scaled to 0..1, normalised.
+
+        Bicubic on 8-bit values, then arithmetic in the order and precision of transformers' CLIP processor (Pillow
+        backend), so that the values are the same to the last bit.
+        """
+        side = self.image_size
+        levels = (np.arange(256) * (1 / 255)).astype(np.float32)  # (256,) every value a channel can have
+        mean, std = (np.array(values, np.float32)[:, None] for values in (self.mean, self.std))  # (3, 1) each
+        table = (levels - mean) / std  # (3, 256)
+        batch = np.empty((len(images), 3, side, side), np.float32)
+        for index, image in enumerate(images):
+            resized = np.asarray(open_image(image).resize((side, side), Image.Resampling.BICUBIC))  # (S, S, 3) uint8
+            for channel in range(3):
+                batch[index, channel] = table[channel][resized[:, :, channel]]
+        return torch.from_numpy(batch)
+
+    def prompts(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Questions as `Task.question` words them -> input_ids and attention_mask, (B, L) long, padded on the right."""
+        rows = [self.tokenizer.encode(question) for question in questions]
+        shape = (len(rows), max(map(len, rows), default=0))
+        input_ids, attention_mask = torch.full(shape, self.tokenizer.pad), torch.zeros(shape, dtype=torch.long)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(row)] = torch.tensor(row)
+            attention_mask[index, : len(row)] = 1
+        return input_ids, attention_mask
+
+    def target(self, annotation: Annotation, size: Size) -> list[int]:
+        """The ids "<s>" body "</s>" the model learns to answer with; `size` is that of the annotation's coordinates."""
+        return self.tokenizer.encode(find_task(annotation.task).grammar.serialize(annotation, size))
+
+    def decode(
+        self,
+        task: Task,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        size: Size,
+        query: str | Region | None = None,
+        finished: bool = True,
+    ) -> Annotation:
+        """Generated ids and the log-probability of each -> the annotation they say, scored.
+
+        `size` is (width, height) in pixels of the original image, and so are the coordinates. A score is the
+        geometric mean of the probabilities of the tokens it is about: a region's own location tokens for `score`, the
+        words of its label for `label_score`, all that was said for the annotation's. <s>, </s> and <pad>, however
+        many and wherever, count for none. `finished` False says that generation was cut, so `complete` is False.
+        """
+        text, spans = self.tokenizer.decode_with_spans(ids)
+        trace = task.grammar.trace(text, size)
+        evidence = _Evidence(self.tokenizer, ids, logprobs, spans)
+        regions = tuple(
+            replace(
+                region,
+                score=evidence.score(extent.location, locations=True),
+                label_score=evidence.score(extent.label, locations=False),
+            )
+            for region, extent in zip(trace.annotation.regions, trace.extents, strict=True)
+        )
+        annotation = trace.annotation
+        return replace(
+            annotation,
+            regions=regions,
+            query=annotation.query if query is None else query,
+            score=evidence.score((0, len(text)), locations=None if regions else False),
+            complete=annotation.complete and finished,
+        )
+
+
+class _Evidence:
+    """The tokens of one answer: where in its text each stands, what kind it is, and its log-probability."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, ids: Sequence[int], logprobs: Sequence[float], spans: Sequence[tuple[int, int]]
+    ) -> None:
+        if len(ids) != len(logprobs):
+            raise ValueError(f"{len(ids)} ids came with {len(logprobs)} log-probabilities")
+        tokens = np.array(ids, np.int64)  # (T,)
+        edges = np.array(spans, np.int64).reshape(-1, 2)  # (T, 2)
+        self.starts, self.ends = edges[:, 0], edges[:, 1]
+        self.logprobs = np.array(logprobs, np.float64)  # (T,)
+        start = tokenizer.location_start
+        self.is_location = (tokens >= start) & (tokens < start + tokenizer.location_count)
+        self.is_said = ~np.isin(tokens, (tokenizer.bos, tokenizer.pad, tokenizer.eos))
+
+    def score(self, span: tuple[int, int] | None, locations: bool | None) -> float | None:
+        """exp(mean log p) of the tokens that touch the characters of `span`; None when there are none.
+
+        `locations` True counts location tokens only, False all others, None both.
+        """
+        if span is None:
+            return None
+        window = slice(np.searchsorted(self.ends, span[0], "right"), np.searchsorted(self.starts, span[1], "left"))
+        chosen = self.is_said[window]
+        if locations is not None:
+            chosen = chosen & (self.is_location[window] == locations)
+        values = self.logprobs[window][chosen]
+        return float(np.exp(values.mean())) if values.size else None
+
+
+def _side(size: Any) -> int:
+    """The one number in any of the published ways to write a square size."""
+    if isinstance(size, dict):
+        sides = {int(value) for key, value in size.items() if key in ("height", "width", "shortest_edge")}
+    else:
+        sides = {int(value) for value in (size if isinstance(size, list) else [size])}
+    if len(sides) != 1:
+        raise ValueError(f"size {size} is not square")
+    return sides.pop()
+
+
+def _channels(values: Any) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
