@@ -1,0 +1,235 @@
+"""BART, the language model: a post-norm encoder and decoder over one embedding table.
+
+Follows Lewis et al., "BART" (arXiv 1910.13461), as Florence-2 sets it up: learned positions whose table starts two rows
+late, a norm after the embeddings, none after the last layer, no scaling of the embeddings. Letters: B rows, R rows
+being decoded, L and S encoder positions, T decoder positions, d model width, H heads, D head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from open_florence.model.attention import attend, causal_mask
+from open_florence.model.config import TextConfig
+from open_florence.model.kv_cache import KVCache
+
+POSITION_OFFSET = 2
+"""Position p reads row p + 2 of its table: BART's ancestor kept two rows for padding."""
+
+
+class Bart(nn.Module):
+    """Encoder, decoder, the embedding they share, and the output layer, which is that embedding unless untied."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.shared = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.lm_head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.apply(self._initialise)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids (B, L) long -> (B, L, d)."""
+        return self.shared(ids)  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Decoder states (..., d) -> (..., V)."""
+        head = self.shared if self.lm_head is None else self.lm_head
+        return F.linear(hidden, head.weight)
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.init_std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx].zero_()
+
+
+class Encoder(nn.Module):
+    """Layers that read in both directions."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.embedding = PositionedEmbedding(config)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+
+    def forward(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """embedded (B, S, d); mask (B, S) bool, False where padded -> hidden (B, S, d)."""
+        x = self.embedding(embedded, 0)
+        for layer in self.layers:
+            x = layer(x, mask[:, None, None])
+        return x  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Layers that read backwards in what was said so far, and all of the memory."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.embedding = PositionedEmbedding(config)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+
+    def forward(self, embedded: Tensor, memory: Tensor, memory_mask: Tensor, cache: KVCache | None) -> Tensor:
+        """embedded (R, T, d), memory (B, S, d), memory_mask (B, S) bool -> hidden (R, T, d).
+
+        Rows b * R / B .. (b + 1) * R / B - 1 read memory row b. With a cache, the T tokens continue what it holds.
+        """
+        past = 0 if cache is None else cache.length
+        x = self.embedding(embedded, past)
+        for i, layer in enumerate(self.layers):
+            x = layer(i, x, memory, memory_mask[:, None, None], cache)
+        if cache is not None:
+            cache.advance(embedded.shape[1])
+        return x  # type: ignore[no-any-return]
+
+
+class PositionedEmbedding(nn.Module):
+    """Adds the learned positions to the embeddings, then normalises."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.limit = config.max_positions
+        self.dropout = config.dropout
+        self.embed_positions = nn.Embedding(config.max_positions + POSITION_OFFSET, config.d_model)
+        self.layernorm_embedding = nn.LayerNorm(config.d_model)
+
+    def forward(self, embedded: Tensor, past: int) -> Tensor:
+        """embedded (B, L, d), whose first token stands at position `past` -> (B, L, d)."""
+        end = past + embedded.shape[1]
+        if end > self.limit:
+            raise ValueError(f"a sequence of {end} tokens does not fit this model's {self.limit} positions")
+        positions = self.embed_positions.weight[past + POSITION_OFFSET : end + POSITION_OFFSET]  # (L, d)
+        return F.dropout(self.layernorm_embedding(embedded + positions), self.dropout, self.training)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and an MLP, each followed by dropout, the residual and a norm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config.d_model, config.encoder_heads, config.attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.ffn = FeedForward(config, config.encoder_ffn)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, S, d), mask (B, 1, 1, S) bool -> (B, S, d)."""
+        x = self.self_attn_layer_norm(x + F.dropout(self.self_attn(x, mask), self.dropout, self.training))
+        x = self.final_layer_norm(x + F.dropout(self.ffn(x), self.dropout, self.training))
+        if x.dtype == torch.float16:  # half precision overflows here; BART clamps, so we do
+            limit = torch.finfo(torch.float16).max - 1000
+            x = x.clamp(-limit, limit)
+        return x
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the memory, and an MLP, each followed by dropout, the residual and a norm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config.d_model, config.decoder_heads, config.attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.cross_attn = CrossAttention(config.d_model, config.decoder_heads, config.attention_dropout)
+        self.cross_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.ffn = FeedForward(config, config.decoder_ffn)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+        self.dropout = config.dropout
+
+    def forward(self, index: int, x: Tensor, memory: Tensor, mask: Tensor, cache: KVCache | None) -> Tensor:
+        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool -> (R, T, d); `index` is this layer's in the cache."""
+        said = self.self_attn.causal(index, x, cache)
+        x = self.self_attn_layer_norm(x + F.dropout(said, self.dropout, self.training))
+        seen = self.cross_attn(index, x, memory, mask, cache)
+        x = self.cross_attn_layer_norm(x + F.dropout(seen, self.dropout, self.training))
+        return self.final_layer_norm(x + F.dropout(self.ffn(x), self.dropout, self.training))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """Linear, exact GELU, linear."""
+
+    def __init__(self, config: TextConfig, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.d_model, hidden)
+        self.fc2 = nn.Linear(hidden, config.d_model)
+        self.dropout = config.activation_dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d) -> (..., d)."""
+        return self.fc2(F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training))  # type: ignore[no-any-return]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence to itself; queries, keys and values from one matrix product."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, S, d), mask (B, 1, 1, S) bool -> (B, S, d)."""
+        query, key, value = self._split(x).unbind(0)
+        return self._merge(attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0))
+
+    def causal(self, index: int, x: Tensor, cache: KVCache | None) -> Tensor:
+        """x (R, T, d), which continues what the cache holds -> (R, T, d)."""
+        dropout = self.dropout if self.training else 0.0
+        qkv = self._split(x)
+        length = x.shape[1]
+        if cache is None:
+            return self._merge(attend(qkv[0], qkv[1], qkv[2], causal=length > 1, dropout=dropout))
+        key, value = cache.append(index, qkv[1:]).unbind(0)
+        mask = None if length == 1 else causal_mask(length, cache.length, x.device)
+        return self._merge(attend(qkv[0], key, value, mask, dropout=dropout))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, L, d) -> queries, keys and values (3, B, H, L, D)."""
+        b, length, d = x.shape
+        return self.qkv(x).view(b, length, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # type: ignore[no-any-return]
+
+    def _merge(self, x: Tensor) -> Tensor:
+        """(B, H, L, D) -> (B, L, d)."""
+        return self.out(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of the answer to the memory."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, index: int, x: Tensor, memory: Tensor, mask: Tensor, cache: KVCache | None) -> Tensor:
+        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool -> (R, T, d).
+
+        The R / B rows that share a memory row stand behind one another in the query, so that its keys and values are
+        read where they are.
+        """
+        r, length, d = x.shape
+        b = memory.shape[0]
+        key, value = self._memory(index, memory, cache).unbind(0)
+        query = self.q(x).view(b, r // b * length, self.heads, d // self.heads).transpose(1, 2)
+        seen = attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0)
+        return self.out(seen.transpose(1, 2).reshape(r, length, d))  # type: ignore[no-any-return]
+
+    def _memory(self, index: int, memory: Tensor, cache: KVCache | None) -> Tensor:
+        """Keys and values of the memory (2, B, H, S, D): made at the first step, kept in the cache."""
+        if cache is not None and index < len(cache.cross):
+            return cache.cross[index]
+        b, s, d = memory.shape
+        kv: Tensor = self.kv(memory).view(b, s, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            cache.cross.append(kv.contiguous())  # read at every step, so laid out for it once
+        return kv
