@@ -37,6 +37,8 @@ class Processor:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     """Per channel (red, green, blue) of values between 0 and 1: what is subtracted, then what is divided by."""
+    image_seq_length: int = 577
+    """How many tokens the model makes of an image; not used here, but transformers' processor asks the folder for it."""
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Processor:
@@ -71,6 +73,7 @@ class Processor:
             "image_mean": list(self.mean),
             "image_std": list(self.std),
             "do_convert_rgb": True,
+            "image_seq_length": self.image_seq_length,
         }
         path = Path(folder) / "preprocessor_config.json"
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -119,11 +122,12 @@ class Processor:
 
         `size` is (width, height) in pixels of the original image, and so are the coordinates. A score is the
         geometric mean of the probabilities of the tokens it is about: a region's own location tokens for `score`, the
-        words of its label for `label_score`, all that was said for the annotation's. <s>, </s> and <pad>, however
-        many and wherever, count for none. `finished` False says that generation was cut, so `complete` is False.
+        words of its label for `label_score`; all that was said for the annotation's, or its words where it is words
+        only. <s>, </s> and <pad>, however many and wherever, count for none. `finished` False says that generation was
+        cut, so `complete` is False.
         """
         text, spans = self.tokenizer.decode_with_spans(ids)
-        trace = task.grammar.trace(text, size)
+        trace = task.grammar.trace(text, size, query)
         evidence = _Evidence(self.tokenizer, ids, logprobs, spans)
         regions = tuple(
             replace(
@@ -134,11 +138,11 @@ class Processor:
             for region, extent in zip(trace.annotation.regions, trace.extents, strict=True)
         )
         annotation = trace.annotation
+        only_words = bool(annotation.text) and not regions
         return replace(
             annotation,
             regions=regions,
-            query=annotation.query if query is None else query,
-            score=evidence.score((0, len(text)), locations=None if regions else False),
+            score=evidence.score((0, len(text)), locations=False if only_words else None),
             complete=annotation.complete and finished,
         )
 
