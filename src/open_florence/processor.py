@@ -38,7 +38,7 @@ class Processor:
     std: tuple[float, float, float] = IMAGENET_STD
     """Per channel (red, green, blue) of values between 0 and 1: what is subtracted, then what is divided by."""
     image_seq_length: int = 577
-    """How many tokens the model makes of an image; not used here, but transformers' processor asks the folder for it."""
+    """How many tokens the model makes of an image: kept for transformers' processor, which asks the folder for it."""
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Processor:

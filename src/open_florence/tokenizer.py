@@ -89,15 +89,16 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
         """A vocabulary of our own from texts, for a model trained from scratch.
 
-        `vocab_size` is the most ids it may have in all, the 1,029 special ones and the 256 bytes among them. Special
-        tokens inside the texts are not learnt from. The same texts give the same vocabulary.
+        `vocab_size` is the most ids that bytes, words and the five tokens of BART may take, 261 at least: the 50,265
+        of the published vocabulary. The 1,024 tokens of Florence-2 come on top. Special tokens inside the texts are
+        not learnt from. The same texts give the same vocabulary.
         """
-        learnt = vocab_size - 1 - len(FLORENCE_TOKENS)
-        if learnt < len(BASE_TOKENS) + 256:
-            raise OpenFlorenceError(f"a vocabulary has at least {261 + len(FLORENCE_TOKENS)} ids, not {vocab_size}")
+        smallest = len(BASE_TOKENS) + 256 + 1
+        if vocab_size < smallest:
+            raise OpenFlorenceError(f"a vocabulary has at least {smallest} ids, not {vocab_size}")
         backend = _byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
-            vocab_size=learnt,
+            vocab_size=vocab_size - 1,
             min_frequency=2,
             special_tokens=list(BASE_TOKENS),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
