@@ -1,0 +1,144 @@
+"""Trains the `tiny` checkpoint that ships in the package, from random weights, on scenes.
+
+    python recipes/train_tiny.py --out runs/tiny
+    torchrun --nproc-per-node 2 recipes/train_tiny.py --out runs/tiny      # two one-thread processes
+
+Three steps: a byte-level BPE on the scenes' own texts, a vision-only stage with dense heads, then all tasks at once.
+Killed and started again with the same arguments, it goes on where it was. What it leaves in OUT/checkpoint is a plain
+Florence-2: the dense heads are gone and the smooth location table is folded into the embedding.
+"""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import typer
+
+from open_florence.evaluation import evaluate
+from open_florence.inference.predictor import Predictor
+from open_florence.inference.pretrained import save_model
+from open_florence.model.config import PRESETS, FlorenceConfig
+from open_florence.model.florence import Florence
+from open_florence.processor import Processor
+from open_florence.scenes import DENSE_HEADS, SceneConfig, corpus, dense_labels, make_scene
+from open_florence.tokenizer import Tokenizer
+from open_florence.training.batches import Batch, Example, collate, dense_batch
+from open_florence.training.dense import DenseHeads, grid_of
+from open_florence.training.locations import fold_locations, smooth_locations
+from open_florence.training.trainer import DenseObjective, SequenceObjective, TrainConfig, Trainer
+
+MIXTURE = {
+    "<OD>": 1.5,
+    "<CAPTION_TO_PHRASE_GROUNDING>": 1.2,
+    "<OPEN_VOCABULARY_DETECTION>": 1.2,
+    "<REFERRING_EXPRESSION_SEGMENTATION>": 1.0,
+    "<DENSE_REGION_CAPTION>": 1.0,
+    "<OCR>": 0.9,
+    "<OCR_WITH_REGION>": 0.9,
+    "<REGION_TO_OCR>": 0.9,
+    "<REGION_TO_SEGMENTATION>": 0.8,
+    "<REGION_TO_CATEGORY>": 0.7,
+    "<REGION_TO_DESCRIPTION>": 0.7,
+    "<REGION_PROPOSAL>": 0.6,
+    "<CAPTION>": 0.6,
+    "<DETAILED_CAPTION>": 0.6,
+    "<MORE_DETAILED_CAPTION>": 0.4,
+    "<VQA>": 0.6,
+}
+"""The task mixture: how often each task is drawn, relative to the others."""
+
+TARGETS_PER_IMAGE = 6
+MAX_TARGET = 160
+
+
+def main(
+    out: Path = Path("runs/tiny"),
+    dense_steps: int = 3000,
+    steps: int = 9000,
+    decay: int = 2000,
+    dense_batch_size: int = 16,
+    batch_size: int = 6,
+    vocab: int = 2600,
+    seed: int = 0,
+    evaluate_every: int = 1500,
+) -> None:
+    """Trains `tiny`; `dense_steps` and `steps` are the lengths of the two stages, `decay` the end of the second."""
+    rank, world = _join()
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer.train(corpus(4000), vocab)
+    processor = Processor(tokenizer, image_size=160)
+    torch.manual_seed(seed)
+    model = Florence(without_dropout(PRESETS["tiny"].with_vocabulary(len(tokenizer))))
+    heads = DenseHeads(DENSE_HEADS, model.config.vision.dims[-1])
+    grid = grid_of(model.vision_tower, processor.image_size)
+    scenes = SceneConfig(size=processor.image_size)
+
+    def examples(stage: int, step: int, count: int) -> list[Example]:
+        first = (stage << 36) + (seed << 32) + (step * world + rank) * count
+        made = [make_scene(first + i, scenes) for i in range(count)]
+        return [Example(scene.image, scene.sample.annotations, dense_labels(scene, grid)) for scene in made]
+
+    def dense_batch_at(step: int) -> Batch:
+        return dense_batch(examples(0, step, dense_batch_size), processor)
+
+    def sequence_batch_at(step: int) -> Batch:
+        return collate(
+            examples(1, step, batch_size),
+            processor,
+            MIXTURE,
+            targets_per_image=TARGETS_PER_IMAGE,
+            max_target=MAX_TARGET,
+            rng=random.Random((seed << 32) + step * world + rank),
+        )
+
+    def look(step: int) -> dict[str, float]:
+        return evaluate(Predictor(model, processor), "scenes:validation", limit=48, progress=False).metrics
+
+    dense = TrainConfig(dense_steps, 2e-3, warmup=100, decay=dense_steps // 4, seed=seed)
+    Trainer(DenseObjective(model.vision_tower, heads), dense, dense_batch_at, out / "dense").run()
+    sequence = TrainConfig(
+        steps,
+        1e-3,
+        warmup=300,
+        decay=decay,
+        tower_scale=0.3,
+        freeze_tower=400,
+        dense_weight=0.3,
+        dense_weight_end=0.1,
+        sigma=10.0,
+        sigma_end=3.0,
+        sigma_steps=6000,
+        seed=seed,
+        evaluate_every=evaluate_every,
+    )
+    smooth_locations(model.language_model.shared, tokenizer.location_start, tokenizer.location_count)
+    locations = (tokenizer.location_start, tokenizer.location_count)
+    watch: Callable[[int], dict[str, float]] | None = look if evaluate_every else None
+    Trainer(SequenceObjective(model, locations, heads), sequence, sequence_batch_at, out / "sequence", watch).run()
+    fold_locations(model.language_model.shared)
+    if rank == 0:
+        save_model(model.eval(), processor, out / "checkpoint", layout="native")
+        print(f"the checkpoint is in {out / 'checkpoint'}")
+
+
+def without_dropout(config: FlorenceConfig) -> FlorenceConfig:
+    """Scenes never run out, so nothing can be learnt by heart and dropout would only slow things down."""
+    text = replace(config.text, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
+    return replace(config, text=text, vision=replace(config.vision, drop_path=0.0))
+
+
+def _join() -> tuple[int, int]:
+    """This process's rank and the number of processes; one thread each."""
+    torch.set_num_threads(1)
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    dist.init_process_group("gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,67 @@
+"""AdamW with parameter groups, and one learning-rate schedule: warm-up, constant, cosine to zero."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, scales: dict[str, float]) -> list[dict[str, object]]:
+    """Parameters grouped by learning-rate scale and by whether they decay.
+
+    Matrices and kernels decay; biases, norms and embedding tables do not. `scales` maps a piece of a parameter's name
+    ("vision_tower.") to the factor on the learning rate of the parameters that have it; the rest have factor 1.
+    """
+    embeddings = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters()
+    }
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        scale = next((factor for piece, factor in scales.items() if piece in name), 1.0)
+        decays = parameter.ndim >= 2 and id(parameter) not in embeddings
+        groups.setdefault((scale, decays), []).append(parameter)
+    return [
+        {"params": parameters, "lr_scale": scale, "weight_decay": weight_decay if decays else 0.0}
+        for (scale, decays), parameters in groups.items()
+    ]
+
+
+def learning_rate(step: int, peak: float, warmup: int, steps: int, decay: int) -> float:
+    """The rate at `step` (from 0) of `steps`: linear warm-up, then `peak`, then a cosine to zero over the last `decay`.
+
+    With decay = steps - warmup it is the paper's schedule (warm-up and cosine); with a shorter one a run can be
+    prolonged without having to repeat what came before the decay.
+    """
+    rate = peak * min(1.0, (step + 1) / max(warmup, 1))
+    remaining = steps - step
+    if remaining < decay:
+        rate *= 0.5 * (1 - math.cos(math.pi * remaining / decay))
+    return rate
+
+
+class Ema:
+    """An exponential moving average of a model's parameters."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Moves the average towards the parameters; early steps count more, so that it does not remember the start."""
+        weight = 1 - min(self.decay, (step + 1) / (step + 10))
+        names = [name for name, _ in model.named_parameters()]
+        torch._foreach_lerp_([self.values[name] for name in names], [p.detach() for p in model.parameters()], weight)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchanges the parameters and the average, in place; call it again to go back."""
+        for name, parameter in model.named_parameters():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.values[name])
+            self.values[name].copy_(kept)
