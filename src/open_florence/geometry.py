@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw
 
 Array = NDArray[np.float64]
 
@@ -42,7 +41,8 @@ def iou(a: ArrayLike, b: ArrayLike) -> Array:
     high = np.minimum(high_a[:, None], high_b[None])
     shared = np.clip(high - low, 0.0, None).prod(axis=-1)  # (N, M)
     union = box_area(a)[:, None] + box_area(b)[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    overlap: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return overlap
 
 
 def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> list[int]:
@@ -83,14 +83,23 @@ def region_box(parts: Sequence[Sequence[Sequence[float]]]) -> Array:
 
 
 def rasterize(parts: Sequence[ArrayLike], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels (H, W) of an image of `size` (W, H) that lie in any of the polygons (P, 2), in pixels."""
-    canvas = Image.new("1", size)
-    draw = ImageDraw.Draw(canvas)
+    """The pixels (H, W) of an image of `size` (W, H) whose centre lies in any of the polygons (P, 2), in pixels.
+
+    Even-odd rule; the pixel in column c and row r has its centre at (c + 0.5, r + 0.5).
+    """
+    width, height = size
+    inside = np.zeros((height, width), dtype=np.bool_)
     for part in parts:
-        corners = [(float(x), float(y)) for x, y in np.asarray(part, dtype=np.float64)]
-        if len(corners) >= 3:
-            draw.polygon(corners, fill=1)
-    return np.asarray(canvas, dtype=np.bool_)
+        points = np.asarray(part, dtype=np.float64).reshape(-1, 2)  # (P, 2)
+        crossed = np.zeros((height, width + 1), dtype=np.bool_)
+        for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
+            first, last = np.clip(np.ceil(np.array([min(y1, y2), max(y1, y2)]) - 0.5), 0, height).astype(int)
+            rows = np.arange(first, last)  # those whose centres the edge passes
+            if rows.size:
+                columns = np.ceil(x1 + (rows + 0.5 - y1) * (x2 - x1) / (y2 - y1) - 0.5)
+                crossed[rows, np.clip(columns, 0, width).astype(int)] ^= True
+        inside |= np.logical_xor.accumulate(crossed, axis=1)[:, :width]
+    return inside
 
 
 def mask_iou(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -43,6 +43,10 @@ class Task:
     query: Literal["none", "text", "region"] = "none"
     """What has to be asked with it: nothing, words, or a region."""
 
+    def __post_init__(self) -> None:
+        if self.query == "none" and "{input}" in self.prompt:
+            raise OpenFlorenceError(f"the prompt of {self.token} has {{input}} but the task takes no query")
+
     def question(self, query: str | Region | None, size: Size) -> str:
         """The sentence sent to the model about an input of `size`, in the unit of the region's points.
 
@@ -66,46 +70,46 @@ class Task:
         return self.prompt.replace("{input}", query.strip())
 
 
-def _rows() -> dict[str, Task]:
-    def text(token: str, prompt: str, query: Literal["none", "text", "region"] = "none") -> Task:
-        return Task(token, prompt, TextGrammar(token, echo=query == "region"), query)
-
-    def boxes(token: str, prompt: str, labelled: bool = True) -> Task:
-        return Task(token, prompt, RegionGrammar(token, labelled=labelled))
-
-    def masks(token: str, prompt: str, query: Literal["text", "region"]) -> Task:
-        return Task(token, prompt, RegionGrammar(token, ("polygon",), labelled=False), query)
-
-    find, ground = "<OPEN_VOCABULARY_DETECTION>", "<CAPTION_TO_PHRASE_GROUNDING>"
-    rows = [
-        text("<CAPTION>", "What does the image describe?"),
-        text("<DETAILED_CAPTION>", "Describe in detail what is shown in the image."),
-        text("<MORE_DETAILED_CAPTION>", "Describe with a paragraph what is shown in the image."),
-        text("<OCR>", "What is the text in the image?"),
-        Task(
-            "<OCR_WITH_REGION>",
-            "What is the text in the image, with regions?",
-            RegionGrammar("<OCR_WITH_REGION>", ("quad",)),
-        ),
-        boxes("<OD>", "Locate the objects with category name in the image."),
-        boxes("<DENSE_REGION_CAPTION>", "Locate the objects in the image, with their descriptions."),
-        boxes("<REGION_PROPOSAL>", "Locate the region proposals in the image.", labelled=False),
-        Task(ground, "Locate the phrases in the caption: {input}", PhraseGrammar(ground), "text"),
-        masks("<REFERRING_EXPRESSION_SEGMENTATION>", "Locate {input} in the image with mask", "text"),
-        masks("<REGION_TO_SEGMENTATION>", "What is the polygon mask of region {input}", "region"),
-        Task(find, "Locate {input} in the image.", RegionGrammar(find, ("box", "polygon")), "text"),
-        text("<REGION_TO_CATEGORY>", "What is the region {input}?", "region"),
-        text("<REGION_TO_DESCRIPTION>", "What does the region {input} describe?", "region"),
-        text("<REGION_TO_OCR>", "What text is in the region {input}?", "region"),
-        text("<VQA>", "{input}", "text"),
-        text("<CLASSIFICATION>", "What does the image describe?", "text"),
-    ]
-    return {row.token: row for row in rows}
+def _words(token: str, prompt: str, query: Literal["none", "text", "region"] = "none") -> Task:
+    return Task(token, prompt, TextGrammar(token, echo=query == "region"), query)
 
 
-TASKS: dict[str, Task] = _rows()
-"""Token to task. <VQA> asks its query; <CLASSIFICATION> scores each of the labels in its query ("cat<and>dog") as the
-answer to the caption's question. Add rows of your own at run time."""
+def _boxes(token: str, prompt: str, labelled: bool = True) -> Task:
+    return Task(token, prompt, RegionGrammar(token, ("box",), labelled))
+
+
+def _mask(token: str, prompt: str, query: Literal["text", "region"]) -> Task:
+    return Task(token, prompt, RegionGrammar(token, ("polygon",), labelled=False), query)
+
+
+_QUADS = RegionGrammar("<OCR_WITH_REGION>", ("quad",))
+_GROUNDED = PhraseGrammar("<CAPTION_TO_PHRASE_GROUNDING>")
+_NAMED = RegionGrammar("<OPEN_VOCABULARY_DETECTION>", ("box", "polygon"))
+
+TASKS: dict[str, Task] = {
+    task.token: task
+    for task in (
+        _words("<CAPTION>", "What does the image describe?"),
+        _words("<DETAILED_CAPTION>", "Describe in detail what is shown in the image."),
+        _words("<MORE_DETAILED_CAPTION>", "Describe with a paragraph what is shown in the image."),
+        _words("<OCR>", "What is the text in the image?"),
+        Task("<OCR_WITH_REGION>", "What is the text in the image, with regions?", _QUADS),
+        _boxes("<OD>", "Locate the objects with category name in the image."),
+        _boxes("<DENSE_REGION_CAPTION>", "Locate the objects in the image, with their descriptions."),
+        _boxes("<REGION_PROPOSAL>", "Locate the region proposals in the image.", labelled=False),
+        Task("<CAPTION_TO_PHRASE_GROUNDING>", "Locate the phrases in the caption: {input}", _GROUNDED, "text"),
+        _mask("<REFERRING_EXPRESSION_SEGMENTATION>", "Locate {input} in the image with mask", "text"),
+        _mask("<REGION_TO_SEGMENTATION>", "What is the polygon mask of region {input}", "region"),
+        Task("<OPEN_VOCABULARY_DETECTION>", "Locate {input} in the image.", _NAMED, "text"),
+        _words("<REGION_TO_CATEGORY>", "What is the region {input}?", "region"),
+        _words("<REGION_TO_DESCRIPTION>", "What does the region {input} describe?", "region"),
+        _words("<REGION_TO_OCR>", "What text is in the region {input}?", "region"),
+        _words("<VQA>", "{input}", "text"),
+        _words("<CLASSIFICATION>", "What does the image describe?", "text"),
+    )
+}
+"""Token to task. <VQA> asks its query; <CLASSIFICATION> scores each of the labels in its query ("cat<and>dog") as an
+answer to the caption's question, which is all the model is asked."""
 
 
 def find_task(name: str) -> Task:

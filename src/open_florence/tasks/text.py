@@ -42,14 +42,15 @@ class TextGrammar(Grammar):
         found = pieces(text)
         words = "".join(piece.text for piece in found if piece.kind == "words").strip()
         strays = [piece for piece in found if piece.kind != "words"]
-        echoed = 2 * len(size)
-        tail = found[-echoed:]
-        if self.echo and len(tail) == echoed and all(piece.kind == "location" for piece in tail):
-            strays = strays[:-echoed]
+        while found and not found[-1].text.strip():
+            found.pop()
+        tail = found[-2 * len(size) :]
+        sound = True
+        if self.echo and len(tail) == 2 * len(size) and all(piece.kind == "location" for piece in tail):
+            strays = strays[: -len(tail)]
+            sound = not any(map(beyond_last_bin, tail))
             low, high = read_points(tail, size)
             query = Region("box", ((low, high),)) if query is None else query
-            sound = not strays and not any(map(beyond_last_bin, tail))
-        else:
-            sound = not strays
         dropped = sum(piece.kind == "location" for piece in strays)
+        sound = sound and not strays
         return Trace(Annotation(self.task, words, (), query, complete=sound, dropped=dropped), ())
