@@ -77,7 +77,7 @@ def write_weights(
     file_format: Format = "safetensors",
     max_shard_bytes: int | None = None,
 ) -> FlorenceConfig:
-    """Write config.json and the weights (our names) as the published code of that layout reads them.
+    """Write both config files and the weights (our names) as the published code of that layout reads them.
 
     Several files and an index are written when the tensors exceed `max_shard_bytes`. The native layout needs a row for
     the image placeholder: a model without one gets it, and rows up to a multiple of 64, all the mean of the others, so
@@ -86,8 +86,8 @@ def write_weights(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = dict(state)
-    if layout == "native" and config.image_token_id is None:
-        config = _add_image_token(config, state)
+    if layout == "native":
+        config = _room_for_image_token(config, state)
     tensors = dict(to_layout(config, state, layout))
     if layout == "microsoft":
         # The original code does not tie what it loads, so every alias is written.
@@ -97,7 +97,8 @@ def write_weights(
         tensors[LOGITS_BIAS] = torch.zeros(1, config.text.vocab_size, dtype=shared.dtype)
     record = config.to_json(layout)
     record["dtype" if layout == "native" else "torch_dtype"] = str(state[SHARED].dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _write_json(folder / "config.json", record)
+    _write_json(folder / "generation_config.json", config.generation_json())
     _write_tensors(folder, tensors, file_format, max_shard_bytes)
     return config
 
@@ -181,6 +182,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return record
 
 
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
 def _fold_aliases(config: FlorenceConfig, tensors: dict[str, Tensor], layout: Layout, folder: Path) -> FlorenceConfig:
     """Leave the embedding table under its own name only, whichever alias the file kept, and see whether it is tied."""
     names = embedding_aliases(layout)
@@ -225,14 +230,17 @@ def _check_shapes(config: FlorenceConfig, state: Mapping[str, Tensor], folder: P
             raise CheckpointError(f"in the weights of {folder}, {name} has shape {sizes}")
 
 
-def _add_image_token(config: FlorenceConfig, state: dict[str, Tensor]) -> FlorenceConfig:
+def _room_for_image_token(config: FlorenceConfig, state: dict[str, Tensor]) -> FlorenceConfig:
     size = config.text.vocab_size
-    rows = -(size + 1) % PADDED_ROWS + 1
+    image = size if config.image_token_id is None else config.image_token_id
+    rows = -(image + 1) % PADDED_ROWS + image + 1 - size
+    if image < size:
+        return replace(config, image_token_id=image)
     for name in (SHARED, LM_HEAD):
         if name in state:
             mean = state[name].float().mean(0, keepdim=True).to(state[name].dtype)
             state[name] = torch.cat([state[name], mean.expand(rows, -1)])
-    return config.with_vocabulary(size + rows, image_token_id=size)
+    return config.with_vocabulary(size + rows, image_token_id=image)
 
 
 def _write_tensors(folder: Path, tensors: dict[str, Tensor], file_format: Format, max_bytes: int | None) -> None:
@@ -256,7 +264,7 @@ def _write_tensors(folder: Path, tensors: dict[str, Tensor], file_format: Format
         weight_map |= dict.fromkeys(shard, path.name)
     total = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / f"{stem}{end}.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    _write_json(folder / f"{stem}{end}.index.json", index)
 
 
 def _write_file(path: Path, tensors: dict[str, Tensor]) -> None:

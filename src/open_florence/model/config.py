@@ -153,6 +153,10 @@ class FlorenceConfig:
             }
         return record
 
+    def generation_json(self) -> dict[str, Any]:
+        """The content of a generation_config.json with the published settings, for the published code to read."""
+        return _generation_json(self.text)
+
 
 def _get(record: Mapping[str, Any], part: str, *names: str) -> Any:
     for name in names:
@@ -288,13 +292,22 @@ def _text_to_json(config: TextConfig, native: bool) -> dict[str, Any]:
         "pad_token_id": config.pad,
         "eos_token_id": config.eos,
         "decoder_start_token_id": config.decoder_start,
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": config.tied,
+    } | ({} if native else _generation_json(config))
+
+
+def _generation_json(config: TextConfig) -> dict[str, Any]:
+    return {
+        "bos_token_id": config.bos,
+        "pad_token_id": config.pad,
+        "eos_token_id": config.eos,
+        "decoder_start_token_id": config.decoder_start,
         "forced_bos_token_id": config.bos,
         "forced_eos_token_id": config.eos,
         "num_beams": 3,
         "no_repeat_ngram_size": 3,
         "early_stopping": True,
-        "is_encoder_decoder": True,
-        "tie_word_embeddings": config.tied,
     }
 
 

@@ -1,0 +1,1 @@
+"""From a loaded model to answers: weights by name, decoding, and the predictor that joins them."""

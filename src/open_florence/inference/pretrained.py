@@ -1,0 +1,168 @@
+"""Models by name: the one that ships with the package, a folder, or a repository of the Hugging Face hub.
+
+Weights, configuration and tokenizer are read; code that stands beside them is neither downloaded nor run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from open_florence.errors import OpenFlorenceError
+from open_florence.model.adapter import CONFIG_NAME, base_of, merge_adapter
+from open_florence.model.checkpoint import CheckpointError, Format, read_weights, write_weights
+from open_florence.model.config import ConfigError, FlorenceConfig, Layout
+from open_florence.model.florence import Florence
+from open_florence.processor import Processor
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+"""Folders of the checkpoints inside the package; a model name without a slash is one of theirs."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json", CONFIG_NAME)
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
+WEIGHTS = (("*.safetensors", "*.safetensors.index.json"), ("*.bin", "*.bin.index.json"))
+"""Kinds of weights in the order they are wanted; the second is downloaded only where the first is not there."""
+
+
+def load_model(
+    name_or_folder: str | Path,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+) -> tuple[Florence, Processor]:
+    """A model ready for inference, and the processor that goes with it.
+
+    `name_or_folder` is "tiny" (ships with the package), a folder in either published layout, a folder with a PEFT LoRA
+    adapter (merged into the model it names), or the hub name of either. `dtype` is float32 unless given, whatever the
+    file's; `device` the CPU unless given. Raises OpenFlorenceError for a name that leads nowhere, no network, a folder
+    without a model, float16 on a CPU, an absent device.
+    """
+    kind, place = _dtype(dtype), _device(device)
+    if kind == torch.float16 and place.type == "cpu":
+        raise OpenFlorenceError("float16 is many times slower than float32 on a CPU: ask for bfloat16 or float32")
+    folder = find_folder(name_or_folder)
+    try:
+        config, state, processor = _read(folder)
+    except CheckpointError as error:
+        raise OpenFlorenceError(str(error)) from error
+    if len(processor.tokenizer) > config.text.vocab_size + 1:  # one more: an image placeholder no answer holds
+        raise OpenFlorenceError(
+            f"the tokenizer of {folder} has {len(processor.tokenizer)} tokens but its model only "
+            f"{config.text.vocab_size}"
+        )
+    return build(config, state, kind, place), processor
+
+
+def save_model(
+    model: Florence,
+    processor: Processor,
+    folder: str | Path,
+    layout: Layout = "native",
+    dtype: torch.dtype | None = None,
+    file_format: Format = "safetensors",
+) -> None:
+    """Write weights, configuration and tokenizer so that `load_model`, and the published code of `layout`, read them.
+
+    "native" is what transformers' own Florence-2 class reads, "microsoft" what the remote code of microsoft/Florence-2
+    does. `dtype` is that of the file, the model's own unless given. Raises OpenFlorenceError for an unknown layout or a
+    folder that cannot be written.
+    """
+    config = model.config
+    if layout == "native" and config.image_token_id is None:
+        # transformers gives the placeholder the first id its tokenizer has free
+        config = replace(config, image_token_id=processor.tokenizer.image_token_id or len(processor.tokenizer))
+    config = replace(config, image_size=processor.image_size)
+    state = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    try:
+        write_weights(folder, config, state, layout, file_format)
+        processor.save(folder)
+    except ConfigError as error:
+        raise OpenFlorenceError(str(error)) from error
+    except OSError as error:
+        raise OpenFlorenceError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
+
+
+def build(
+    config: FlorenceConfig, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Florence:
+    """A model in evaluation mode around weights (our names), without ever making random ones."""
+    with torch.device("meta"):
+        model = Florence(config)
+    model.load_state_dict({name: tensor.to(device, dtype) for name, tensor in state.items()}, assign=True)
+    return model.eval()
+
+
+def find_folder(name_or_folder: str | Path) -> Path:
+    """The local folder of a model, downloaded first if its name is one of the hub's. Raises OpenFlorenceError."""
+    name = str(name_or_folder)
+    if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name).is_dir():
+        return SHIPPED / name
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise OpenFlorenceError(f"{name} is a file: name the folder that holds the model")
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+        return _download(name)
+    raise OpenFlorenceError(
+        f"there is no model {name!r}: name a folder, tiny, or a hub repository such as microsoft/Florence-2-base"
+    )
+
+
+def _read(folder: Path) -> tuple[FlorenceConfig, dict[str, Tensor], Processor]:
+    adapted = (folder / CONFIG_NAME).is_file() and not (folder / "config.json").is_file()
+    if not adapted:
+        config, state = read_weights(folder)
+        return config, state, Processor.from_folder(folder)
+    base = find_folder(base_of(folder))
+    if not (base / "config.json").is_file():
+        raise OpenFlorenceError(f"the adapter in {folder} names {base}, which holds no model")
+    config, state = merge_adapter(folder, *read_weights(base))
+    own = (folder / "preprocessor_config.json").is_file()
+    return config, state, Processor.from_folder(folder if own else base)
+
+
+def _download(name: str) -> Path:
+    import huggingface_hub  # only here: importing it takes longer than loading a small model
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        for kind in WEIGHTS:
+            wanted = [*SETTINGS, *TOKENIZER, *kind]
+            # "*/*": what stands in a subfolder is no part of the model
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
+            if any(folder.glob(kind[0])):
+                break
+        return folder
+    except RepositoryNotFoundError as error:
+        raise OpenFlorenceError(f"there is no model {name} on the hub, or it is not public") from error
+    except HfHubHTTPError as error:
+        raise OpenFlorenceError(f"the hub refused to give {name}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # without a network the exception is that of the HTTP library of the day
+        raise OpenFlorenceError(
+            f"{name} is not on this machine and the hub cannot be reached to download it"
+        ) from error
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    found = DTYPES.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise OpenFlorenceError(f"a model's dtype is one of {', '.join(DTYPES)}, not {dtype}")
+    return found
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    try:
+        place = torch.device("cpu" if device is None else device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without that device
+        raise OpenFlorenceError(f"there is no device {device} here") from error
+    return place
