@@ -1,0 +1,259 @@
+"""Images and tasks in, annotations out: the image is encoded once, however many questions are asked about it.
+
+The tower takes most of the time of an answer, so questions about one image are answered in one batch, and several
+images' questions together. Letters: I images, B questions, L prompt tokens, N visual tokens, d width of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from open_florence.errors import OpenFlorenceError
+from open_florence.images import open_image
+from open_florence.inference.generate import GenerationConfig, generate
+from open_florence.inference.pretrained import load_model
+from open_florence.inference.score import score_answers
+from open_florence.model.florence import Florence, Memory
+from open_florence.processor import Processor
+from open_florence.schema import Annotation, Region, Size
+from open_florence.tasks import Task, find_task
+
+Query = str | Region | Sequence[float] | Sequence[str] | None
+"""What is asked with a task: words; several phrases; or a region, also as (x1, y1, x2, y2) in pixels of the image."""
+
+Ask = str | tuple[str, Query]
+"""A task, or a task and its query."""
+
+Asks = list[str] | list[tuple[str, Query]] | list[Ask]
+
+CLASSIFICATION = "<CLASSIFICATION>"
+SEPARATOR = "<and>"
+"""What the published model reads between several phrases of one query."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One task asked about one image."""
+
+    image: int
+    """Its place among the images of the batch."""
+    place: int
+    """Its place among the tasks."""
+    task: Task
+    query: str | Region | None
+    sentence: str
+
+
+class Predictor:
+    """A model and its processor, ready to answer.
+
+    `predictor.predict("photo.jpg", "<OD>")` gives one `Annotation`, a list of tasks a list of them. Coordinates, in
+    queries and answers, are pixels of the original image. Without other settings the answer is the likeliest token
+    after the likeliest token and nothing is banned; `published=True` decodes as Microsoft's checkpoints are published
+    (3 beams, no three tokens in a row twice), which writes better captions but breaks answers that rightly repeat.
+    """
+
+    def __init__(
+        self, model: Florence, processor: Processor, source: str = "", max_rows: int = 64, max_images: int = 8
+    ) -> None:
+        """`source` is written into every annotation. At most `max_rows` beams are decoded and `max_images` images
+        encoded at a time, which bounds the memory; neither changes an answer."""
+        self.model = model.eval()
+        self.processor = processor
+        self.source = source
+        self.max_rows = max_rows
+        self.max_images = max_images
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, dtype: torch.dtype | None = None, device: str | torch.device | None = None
+    ) -> Predictor:
+        """ "tiny" (ships with the package), a folder, or a name on the Hugging Face hub; see `load_model`."""
+        model, processor = load_model(name_or_folder, dtype=dtype, device=device)
+        return cls(model, processor, source_name(name_or_folder))
+
+    @overload
+    def predict(
+        self, image: Any, tasks: Ask, published: bool = False, generation: GenerationConfig | None = None
+    ) -> Annotation: ...
+
+    @overload
+    def predict(
+        self, image: Any, tasks: Asks, published: bool = False, generation: GenerationConfig | None = None
+    ) -> list[Annotation]: ...
+
+    def predict(
+        self, image: Any, tasks: Ask | Asks, published: bool = False, generation: GenerationConfig | None = None
+    ) -> Annotation | list[Annotation]:
+        """The answer to a task about one image, or the answers to a list of tasks.
+
+        `image`: a path, a PIL image, an array (height, width, 3) or bytes. `tasks`: "<OD>", ("<OD>", query), or a list
+        of such; a sentence asks it as it stands. `generation` replaces the default settings; `published` is short for
+        `GenerationConfig.published()`. Returns an `Annotation`, or a list of them for a list. Raises OpenFlorenceError
+        for an unreadable image, an unknown task, a missing query, or a question too long for the model.
+        """
+        answers = self.predict_batch([image], tasks, published, generation)[0]
+        return answers if isinstance(tasks, list) else answers[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[Any],
+        tasks: Ask | Asks,
+        published: bool = False,
+        generation: GenerationConfig | None = None,
+    ) -> list[list[Annotation]]:
+        """Every task about every image: one list per image, in the order of the tasks. Arguments as in `predict`."""
+        asked = [_asked(ask) for ask in (tasks if isinstance(tasks, list) else [tasks])]
+        settings = self._settings(published, generation)
+        answers: list[list[Annotation]] = []
+        for some in _chunks(images, self.max_images):
+            answers += self._answer(some, asked, settings)
+        return answers
+
+    def classify(self, image: Any, labels: Sequence[str], task: str = CLASSIFICATION) -> dict[str, float]:
+        """How probable each label is among those given, the likeliest first; the probabilities sum to 1.
+
+        A label's weight is the probability that the model answers the caption's question with exactly this label and
+        then stops; it is not divided by the label's length, so that the weights are those of whole answers.
+        """
+        row = find_task(task)
+        query = SEPARATOR.join(_labels(labels))
+        with torch.inference_mode():
+            picture = open_image(image)
+            question = _Question(0, 0, row, query, row.question(query, _size(picture)))
+            memory = self._encode(self._features([picture]), [question])
+            return self._label_probabilities(memory, query.split(SEPARATOR))
+
+    def _answer(
+        self, images: Sequence[Any], asked: list[tuple[Task, str | Region | None]], settings: GenerationConfig
+    ) -> list[list[Annotation]]:
+        """All tasks about at most `max_images` images."""
+        pictures = [open_image(image) for image in images]
+        sizes = [_size(picture) for picture in pictures]
+        questions = [  # task by task, so that questions and answers of like length are decoded together
+            _Question(image, place, task, query, task.question(query, size))
+            for place, (task, query) in enumerate(asked)
+            for image, size in enumerate(sizes)
+        ]
+        answers: dict[tuple[int, int], Annotation] = {}
+        with torch.inference_mode():
+            features = self._features(pictures)
+            choices = [question for question in questions if question.task.token == CLASSIFICATION]
+            for question in choices:
+                answers[question.image, question.place] = self._choose(features, question)
+            written = [question for question in questions if question.task.token != CLASSIFICATION]
+            for some in _chunks(written, max(1, self.max_rows // settings.num_beams)):
+                answers |= self._write(features, some, sizes, settings)
+        return [[answers[image, place] for place in range(len(asked))] for image in range(len(images))]
+
+    def _write(
+        self, features: Tensor, questions: Sequence[_Question], sizes: list[Size], settings: GenerationConfig
+    ) -> dict[tuple[int, int], Annotation]:
+        """Answers in the model's own words: one batch. `features` (I, N, d)."""
+        generation = generate(self.model, self._encode(features, questions), settings)
+        answers = {}
+        for question, ids, logprobs, stopped in zip(
+            questions, generation.ids, generation.logprobs, generation.stopped, strict=True
+        ):
+            size, finished = sizes[question.image], stopped == "eos"
+            annotation = self.processor.decode(question.task, ids, logprobs, size, question.query, finished)
+            answers[question.image, question.place] = replace(annotation, source=self.source)
+        return answers
+
+    def _choose(self, features: Tensor, question: _Question) -> Annotation:
+        """The likeliest of the labels in the query. `features` (I, N, d)."""
+        labels = _labels(str(question.query).split(SEPARATOR))
+        probabilities = self._label_probabilities(self._encode(features, [question]), labels)
+        best, score = next(iter(probabilities.items()))
+        return Annotation(question.task.token, best, query=question.query, source=self.source, score=score)
+
+    def _label_probabilities(self, memory: Memory, labels: list[str]) -> dict[str, float]:
+        answers = [self.processor.tokenizer.encode(label) for label in labels]
+        for label, ids in zip(labels, answers, strict=True):
+            if len(ids) > self.model.config.text.max_positions:
+                raise OpenFlorenceError(
+                    f"the label {label[:40]!r}... is {len(ids)} tokens long, too long for this model"
+                )
+        logprobs = score_answers(self.model, memory, answers, self._vocabulary(), self.max_rows)
+        probabilities = dict(zip(labels, logprobs.softmax(0).tolist(), strict=True))
+        return dict(sorted(probabilities.items(), key=lambda item: -item[1]))
+
+    def _features(self, pictures: Sequence[Any]) -> Tensor:
+        """PIL images -> image features (I, N, d), on the model's device."""
+        return self.model.encode_image(self.processor.pixels(pictures).to(self._device))
+
+    def _encode(self, features: Tensor, questions: Sequence[_Question]) -> Memory:
+        """Each question joined with the features of its image; `features` (I, N, d) -> a memory of B rows."""
+        input_ids, mask = self.processor.prompts([question.sentence for question in questions])  # (B, L)
+        visual, limit = features.shape[1], self.model.config.text.max_positions
+        if visual + input_ids.shape[1] > limit:
+            longest = questions[int(mask.sum(1).argmax())]
+            raise OpenFlorenceError(
+                f"the question for {longest.task.token[:40]} has {input_ids.shape[1]} tokens, and beside the image's "
+                f"{visual} this model reads only {limit - visual}: {longest.sentence[:60]!r}..."
+            )
+        rows = torch.tensor([question.image for question in questions], device=self._device)
+        return self.model.encode(features[rows], input_ids.to(self._device), mask.to(self._device))
+
+    def _settings(self, published: bool, generation: GenerationConfig | None) -> GenerationConfig:
+        if published and generation is not None:
+            raise OpenFlorenceError("published=True is a generation setting of its own: give one of the two")
+        settings = GenerationConfig.published() if published else generation or GenerationConfig()
+        if settings.num_return_sequences > 1:
+            raise OpenFlorenceError("a Predictor gives one answer to a question: num_return_sequences has to be 1")
+        return settings if settings.vocabulary is not None else replace(settings, vocabulary=self._vocabulary())
+
+    def _vocabulary(self) -> int:
+        """Ids with a meaning: published files end in rows that only pad the embedding table."""
+        return min(self.model.config.used_vocab, len(self.processor.tokenizer))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def source_name(name_or_folder: str | Path) -> str:
+    """What annotations of this checkpoint call their source: "open-florence-tiny", a hub name, or a folder's name."""
+    if isinstance(name_or_folder, str) and name_or_folder == "tiny":
+        return "open-florence-tiny"
+    folder = Path(name_or_folder)
+    return folder.resolve().name if folder.is_dir() else str(name_or_folder)
+
+
+def _asked(ask: Ask) -> tuple[Task, str | Region | None]:
+    """The task's row, and the query as words or a region."""
+    name, query = ask if isinstance(ask, tuple) else (ask, None)
+    task = find_task(name)
+    if query is None or isinstance(query, str | Region):
+        return task, query
+    values: list[Any] = list(query)
+    if values and all(isinstance(value, str) for value in values):
+        return task, SEPARATOR.join(values)
+    if len(values) == 4 and all(isinstance(value, int | float | np.number) for value in values):
+        return task, Region.box(*values)
+    raise OpenFlorenceError(f"the query of {task.token} is words, a Region or (x1, y1, x2, y2), not {query!r:.80}")
+
+
+def _labels(labels: Sequence[str]) -> list[str]:
+    """Each label once, without spaces at its ends. Raises OpenFlorenceError when none is left."""
+    found = list(dict.fromkeys(label.strip() for label in labels if label.strip()))
+    if not found:
+        raise OpenFlorenceError(f'{CLASSIFICATION} needs the labels to choose from, as "cat{SEPARATOR}dog" or a list')
+    return found
+
+
+def _size(picture: Any) -> Size:
+    """(width, height) in pixels."""
+    return float(picture.width), float(picture.height)
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
