@@ -104,18 +104,13 @@ class Tokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        backend.train_from_iterator((piece for text in texts for piece in _SPECIAL.split(text)), trainer)
+        backend.train_from_iterator((piece for text in texts for piece in _SPECIAL.split(_whole(text))), trainer)
         backend.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
         return cls(backend)
 
     def encode(self, text: str, wrap: bool = True) -> list[int]:
         """The ids of a text, between <s> and </s> if `wrap`. Special tokens written out in the text become theirs."""
-        try:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        except UnicodeEncodeError as error:
-            raise OpenFlorenceError(
-                f"{text!r} holds half of a character (a lone surrogate), so it is no text"
-            ) from error
+        ids: list[int] = self._backend.encode(_whole(text), add_special_tokens=False).ids
         return [self.bos, *ids, self.eos] if wrap else ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -190,6 +185,15 @@ class Tokenizer:
             if id_ not in added
         }
         return table | {id_: token.content.encode() for id_, token in added.items()}
+
+
+def _whole(text: str) -> str:
+    """The text, if it is one: a lone surrogate, as broken JSON leaves behind, has no bytes to encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise OpenFlorenceError(f"{text[:80]!r} holds half of a character (a lone surrogate)") from None
+    return text
 
 
 def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
