@@ -184,10 +184,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         rgb = Image.fromarray(_eight_bits(np.asarray(image), file_format)).convert("RGB")
-    elif image.mode == "LAB":
-        rgb = _lab_to_rgb(image)
     elif image.has_transparency_data:
-        transparent = image.convert("RGBA")
+        transparent = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", transparent.size, "white")
         rgb = Image.alpha_composite(white, transparent).convert("RGB")
     else:
@@ -201,16 +199,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata raises anything, and is no reason to refuse the pixels
         return 1
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms  # an optional part of Pillow
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    rgb = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if rgb is None:
-        raise ValueError("its colours (LAB) cannot be converted")
-    return rgb
 
 
 def _eight_bits(values: NDArray[Any], file_format: str | None) -> NDArray[np.uint8]:
