@@ -25,16 +25,14 @@ ABSENT = 0.35
 
 def annotate(scene: Contents, rng: random.Random) -> tuple[Annotation, ...]:
     """Everything that is true of a scene, grouped by task."""
-    return tuple(
-        (
-            *_captions(scene),
-            *_lists(scene),
-            *_printed(scene, rng),
-            *_grounding(scene, rng),
-            *_vocabulary(scene, rng),
-            *_single_objects(scene, rng),
-            *(Annotation("<VQA>", answer, query=question, source=SOURCE) for question, answer in questions(scene, rng)),
-        )
+    return (
+        *_captions(scene),
+        *_lists(scene),
+        *_printed(scene, rng),
+        *_grounding(scene, rng),
+        *_vocabulary(scene, rng),
+        *_single_objects(scene, rng),
+        *(Annotation("<VQA>", answer, query=question, source=SOURCE) for question, answer in questions(scene, rng)),
     )
 
 

@@ -7,6 +7,7 @@ supervised in the dense stage (`dense.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from open_florence.scenes.contents import Contents, SceneObject
 from open_florence.scenes.phrases import Group, Passage, counted, groups, joined, place, position
@@ -75,7 +76,7 @@ def _relation(scene: Contents) -> str:
     single = [
         scene.objects[g.members[0]] for g in groups(scene.objects, lambda o: o.description) if len(g.members) == 1
     ]
-    for a, b in zip(single, single[1:], strict=False):
+    for a, b in pairwise(single):
         if relation := _relate(a, b):
             return f" The {a.description} is {relation} the {b.description}."
     return ""

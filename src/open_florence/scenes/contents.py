@@ -97,7 +97,7 @@ class Contents:
 
 
 def reading_order(words: list[Word]) -> tuple[Word, ...]:
-    """Top line first, left to right in a line; two words are of one line when their middles are less than half a line apart."""
+    """Top line first, left to right in a line."""
     words = sorted(words, key=lambda w: w.box[1] + w.box[3])
     lines: list[list[Word]] = []
     for word in words:
@@ -109,5 +109,5 @@ def reading_order(words: list[Word]) -> tuple[Word, ...]:
 
 
 def same_line(a: Word, b: Word) -> bool:
-    """Whether two words stand on one line."""
+    """Whether two words stand on one line: their middles are less than half the larger capitals apart."""
     return abs(a.box[1] + a.box[3] - b.box[1] - b.box[3]) < max(a.cap, b.cap)

@@ -100,8 +100,8 @@ def dense_labels(scene: Scene, grid: tuple[int, int]) -> dict[str, NDArray[Any]]
         "text": text,
         "characters": characters,
         "mask": same,
-        "background_type": np.int64(BACKGROUNDS.index(scene.background.kind)),  # type: ignore[dict-item]
-        "background_colour": np.int64(_COLOUR[scene.background.colour]),  # type: ignore[dict-item]
+        "background_type": np.int64(BACKGROUNDS.index(scene.background.kind)),
+        "background_colour": np.int64(_COLOUR[scene.background.colour]),
     }
 
 

@@ -106,7 +106,7 @@ def stamp(text: str, lexicon: bool, font: Glyphs, angle: float, spacing: float) 
     # warpAffine speaks of pixel centres, everything here of pixel edges: half a pixel to and fro
     centre = np.array([0.5, 0.5])
     warp = np.concatenate([turn, (turn @ centre + shift - centre)[:, None]], axis=1)
-    mask = cv2.warpAffine(line, warp, (int(extent[0]), int(extent[1])), flags=cv2.INTER_LINEAR)
+    turned: Bytes = cv2.warpAffine(line, warp, (int(extent[0]), int(extent[1])), flags=cv2.INTER_LINEAR)
     origin = turn @ np.array([PAD, font.top], np.float64) + shift
     matrix = np.concatenate([turn, origin[:, None]], axis=1)
-    return Stamp(text, lexicon, np.asarray(mask, np.uint8), corners + shift, matrix, tuple(edges), font.cap)
+    return Stamp(text, lexicon, turned, corners + shift, matrix, tuple(edges), font.cap)

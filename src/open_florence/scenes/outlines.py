@@ -15,14 +15,14 @@ from open_florence.scenes.shapes import Points
 from open_florence.schema import Point
 
 SCALE = 4
-"""The mask is enlarged this much before it is traced, so that the outline follows the pixels' edges, not their centres."""
+"""The mask is enlarged this much before it is traced: the outline follows the pixels' edges, not their centres."""
 SMALLEST_PART = 0.04
 """Parts under this share of the largest one are left out."""
 
 
 def whole(vertices: Points, x: float, y: float, width: int, height: int) -> tuple[tuple[Point, ...], ...]:
     """A shape's own vertices put at (x, y), held inside the image."""
-    moved = np.clip(vertices + (x, y), 0, (width, height))
+    moved = np.clip(vertices + np.array((x, y)), 0, (width, height))
     return (tuple(map(tuple, moved.round(2).tolist())),)
 
 

@@ -100,12 +100,12 @@ def _shape_layer(draft: Draft, width: int, height: int) -> Layer:
     fine = np.zeros((h * FINE, w * FINE), np.uint8)
     # OpenCV's coordinates are pixel centres with 4 fractional bits; ours are pixel edges
     curves = [
-        (((curve + (draft.x - x, draft.y - y)) * FINE - 0.5) * 16).round().astype(np.int32)
+        (((curve + np.array((draft.x - x, draft.y - y))) * FINE - 0.5) * 16).round().astype(np.int32)
         for curve in (draft.outline, draft.hole)
         if curve is not None
     ]
     cv2.fillPoly(fine, curves, 255, cv2.LINE_8, 4)
-    alpha: Any = cv2.resize(fine, (w, h), interpolation=cv2.INTER_AREA)
+    alpha: Bytes = cv2.resize(fine, (w, h), interpolation=cv2.INTER_AREA)
     total = int(np.count_nonzero(alpha >= 128))
     x, y, rows, columns = _cropped(alpha, x, y, width, height)
     alpha = alpha[rows, columns]
@@ -115,7 +115,7 @@ def _shape_layer(draft: Draft, width: int, height: int) -> Layer:
 def _sprite_layer(draft: Draft, width: int, height: int) -> Layer:
     assert draft.sprite is not None
     w, h = max(2, round(2 * draft.half_width)), max(2, round(2 * draft.half_height))
-    pixels: Any = cv2.resize(draft.sprite, (w, h), interpolation=cv2.INTER_AREA)
+    pixels: Bytes = cv2.resize(draft.sprite, (w, h), interpolation=cv2.INTER_AREA)
     alpha = pixels[..., 3]
     total = int(np.count_nonzero(alpha >= 128))
     x, y, rows, columns = _cropped(alpha, round(draft.x - w / 2), round(draft.y - h / 2), width, height)

@@ -104,7 +104,7 @@ def _object(number: int, layer: Layer, ids: NDArray[np.int16], unit: int) -> Sce
 def _words(plan: Plan) -> tuple[Word, ...]:
     words = []
     for stamp, x, y in plan.prints:
-        quad = tuple(map(tuple, (stamp.quad + (x, y)).round(2).tolist()))
-        frame = stamp.matrix + np.array([[0, 0, x], [0, 0, y]])
-        words.append(Word(stamp.text, quad, stamp.lexicon, tuple(map(tuple, frame.tolist())), stamp.edges, stamp.cap))
+        quad = tuple(map(tuple, (stamp.quad + np.array((x, y))).round(2).tolist()))
+        (a, b, c), (d, e, f) = stamp.matrix.tolist()
+        words.append(Word(stamp.text, quad, stamp.lexicon, ((a, b, c + x), (d, e, f + y)), stamp.edges, stamp.cap))
     return reading_order(words)

@@ -139,7 +139,8 @@ def pose(name: str, radius: float, rng: random.Random) -> Pose:
     scale = radius / float(half.max())
 
     def place(points: Points) -> Points:
-        return (points @ turn - middle) * scale
+        placed: Points = (points @ turn - middle) * scale
+        return placed
 
     vertices = place(shape.vertices)
     if mirror:  # mirroring turned the order round: back to clockwise, from the same first vertex

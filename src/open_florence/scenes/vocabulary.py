@@ -36,8 +36,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {  # RGB
 ACHROMATIC = ("grey", "black", "white")
 """The colour words that stay right in a scene without colour."""
 
-DARK_PARTNERS = ("red", "green", "cyan", "blue", "purple", "brown", "white", "grey")
-"""Colours that keep their name when their second tone is darker; the others (a dark orange is brown) take a light one."""
+DARK_PARTNERS = ("red", "green", "cyan", "blue", "purple", "brown")
+"""Colours whose second tone may be a darker one; to the others (a dark orange is brown) it is light."""
 
 TEXTURES = ("plain", "striped", "dotted")
 SIZES = ("small", "large")
@@ -49,19 +49,19 @@ CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 RANDOM_CHARACTERS = CHARACTERS.replace("0", "").replace("1", "")
 """What random strings draw from: 0 and 1 cannot be told from O and I in most fonts."""
 
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
+_NUMBERS = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen twenty
+"""
+NUMBERS = tuple(_NUMBERS.split())
 
-LEXICON = tuple(
-    (
-        "STOP EXIT OPEN CLOSED PUSH PULL SALE CAFE BANK TAXI BUS HOTEL PARK BAR SHOP FOOD PIZZA TEA COFFEE MENU "
-        "ENTER DANGER SLOW YIELD ONE WAY NORTH SOUTH EAST WEST LEFT RIGHT UP DOWN IN OUT ON OFF HOT COLD WET DRY "
-        "FIRE WATER GAS OIL AIR POLICE SCHOOL ZONE ROAD STREET AVENUE BRIDGE RIVER LAKE BEACH CITY TOWN HALL HOUSE "
-        "MARKET STORE BOOKS MUSIC CINEMA FILM RADIO PHONE NEWS POST MAIL HELP INFO TICKET TRAIN METRO STATION PORT "
-        "GATE FLIGHT CAR BIKE TRUCK TIRES WASH REPAIR DOCTOR DENTIST CLINIC LAB KEEP CLEAR QUIET PRIVATE STAFF ONLY "
-        "NO YES FREE NEW BEST BIG MINI SUPER CITRUS APPLE LEMON MILK BREAD CAKE RICE SOUP SALT SUGAR JUICE WINE BEER "
-        "GARDEN FLOWER TOYS GAME SPORT GYM POOL SPA SALON PAINT GLASS WOOD STEEL"
-    ).split()
-)
+_LEXICON = """
+STOP EXIT OPEN CLOSED PUSH PULL SALE CAFE BANK TAXI BUS HOTEL PARK BAR SHOP FOOD PIZZA TEA COFFEE MENU ENTER DANGER SLOW
+YIELD ONE WAY NORTH SOUTH EAST WEST LEFT RIGHT UP DOWN IN OUT ON OFF HOT COLD WET DRY FIRE WATER GAS OIL AIR POLICE
+SCHOOL ZONE ROAD STREET AVENUE BRIDGE RIVER LAKE BEACH CITY TOWN HALL HOUSE MARKET STORE BOOKS MUSIC CINEMA FILM RADIO
+PHONE NEWS POST MAIL HELP INFO TICKET TRAIN METRO STATION PORT GATE FLIGHT CAR BIKE TRUCK TIRES WASH REPAIR DOCTOR
+DENTIST CLINIC LAB KEEP CLEAR QUIET PRIVATE STAFF ONLY NO YES FREE NEW BEST BIG MINI SUPER APPLE LEMON MILK BREAD CAKE
+RICE SOUP SALT SUGAR JUICE WINE BEER GARDEN FLOWER TOYS GAME SPORT GYM POOL SPA SALON PAINT GLASS WOOD STEEL
+"""
+LEXICON = tuple(_LEXICON.split())
+"""Words of signs."""
