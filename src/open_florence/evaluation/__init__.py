@@ -1,0 +1,42 @@
+"""Measuring: `evaluate` gives the table of a model on a data set; the metrics are plain functions too.
+
+`METRICS` is the table task -> metric; `scenes.SCENE_METRICS` adds what only a scene's own truth can tell.
+"""
+
+from open_florence.evaluation.detection import Detection, detection_ap
+from open_florence.evaluation.evaluate import evaluate
+from open_florence.evaluation.intervals import Tally, bootstrap_interval
+from open_florence.evaluation.localization import (
+    box_recall,
+    false_positive_rate,
+    grounding_accuracy,
+    mask_miou,
+    mask_oiou,
+    region_f1,
+)
+from open_florence.evaluation.metrics import METRICS, Answers
+from open_florence.evaluation.report import ClassRow, Report, Row
+from open_florence.evaluation.text import attribute_f1, character_error_rate, exact_match, word_recall
+
+__all__ = [
+    "METRICS",
+    "Answers",
+    "ClassRow",
+    "Detection",
+    "Report",
+    "Row",
+    "Tally",
+    "attribute_f1",
+    "bootstrap_interval",
+    "box_recall",
+    "character_error_rate",
+    "detection_ap",
+    "evaluate",
+    "exact_match",
+    "false_positive_rate",
+    "grounding_accuracy",
+    "mask_miou",
+    "mask_oiou",
+    "region_f1",
+    "word_recall",
+]

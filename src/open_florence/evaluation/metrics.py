@@ -1,0 +1,203 @@
+"""`METRICS`: how the answers of each task are judged, on any data. One row a task; add rows for tasks of your own.
+
+`METRICS["<COUNT>"] = exact("count", "how many")` is all that a task with an exact answer needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from open_florence.evaluation.detection import Detection, detection_ap, strangers
+from open_florence.evaluation.intervals import Tally
+from open_florence.evaluation.localization import (
+    box_recall,
+    false_positive_rate,
+    grounding_accuracy,
+    mask_miou,
+    mask_oiou,
+    region_f1,
+)
+from open_florence.evaluation.report import ClassRow, Row
+from open_florence.evaluation.text import character_error_rate, exact_match, word_recall
+from open_florence.schema import Annotation, Region, Size
+
+if TYPE_CHECKING:
+    from open_florence.scenes import Scene
+
+
+@dataclass
+class Answers:
+    """Everything that was asked with one task, in one order."""
+
+    truth: list[Annotation] = field(default_factory=list)
+    found: list[Annotation] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    """Which image each is about, counted from 0."""
+    sizes: list[Size] = field(default_factory=list)
+    """That image's (width, height) in pixels."""
+    scenes: list[Scene | None] = field(default_factory=list)
+    """The scene it is an image of; None for other data."""
+    _detections: dict[bool, dict[str, Detection]] = field(default_factory=dict)
+
+    def add(self, truth: Annotation, found: Annotation, image: int, size: Size, scene: Scene | None = None) -> None:
+        """One more question and its answer."""
+        self.truth.append(truth)
+        self.found.append(found)
+        self.images.append(image)
+        self.sizes.append(size)
+        self.scenes.append(scene)
+
+    def pick(self, indices: Iterable[int]) -> Answers:
+        """Only some of the questions."""
+        picked = Answers()
+        for i in indices:
+            picked.add(self.truth[i], self.found[i], self.images[i], self.sizes[i], self.scenes[i])
+        return picked
+
+    def row(self, key: str, name: str, tally: Tally, note: str = "") -> Row:
+        """A tally with one entry for each of these answers as a row, its interval beside it."""
+        return Row(key, name, tally.value, tally.count, tally.interval(self.images), note)
+
+    def detections(self, scored: bool) -> dict[str, Detection]:
+        """`detection_ap` of these answers, computed once."""
+        if scored not in self._detections:
+            self._detections[scored] = detection_ap(*self.regions, scored=scored)
+        return self._detections[scored]
+
+    @property
+    def regions(self) -> tuple[list[tuple[Region, ...]], list[tuple[Region, ...]]]:
+        """(true, found) regions of each answer."""
+        return [a.regions for a in self.truth], [a.regions for a in self.found]
+
+    @property
+    def texts(self) -> tuple[list[str], list[str]]:
+        """(true, found) text of each answer."""
+        return [a.text for a in self.truth], [a.text for a in self.found]
+
+
+Metric = Callable[[Answers], list[Row]]
+
+
+def exact(key: str, name: str) -> Metric:
+    """The part of the answers that are word for word the true one."""
+    return lambda answers: [answers.row(key, name, exact_match(*answers.texts))]
+
+
+def detection(answers: Answers) -> list[Row]:
+    """Mean over classes of AP, AP50, AP75, AP90 and AR; AP50, AP75 and AP90 without scores; labels of no class."""
+    scored, unscored = (answers.detections(scored)[""] for scored in (True, False))
+    rows = [_detection_row(name, scored, "score x label score") for name in ("AP50", "AP75", "AP90", "AP", "AR")]
+    rows += [_detection_row(name, unscored, "every score 1.0", "_no_scores") for name in ("AP50", "AP75", "AP90")]
+    foreign, total = strangers(*answers.regions)
+    if foreign:
+        rows.append(Row("od_foreign_labels", "detection, labels of no class", foreign / total, total))
+    return rows
+
+
+def _detection_row(name: str, found: Detection, note: str, ending: str = "") -> Row:
+    title = f"detection {name}" + (" without scores" if ending else "")
+    return Row(f"od_{name.lower()}{ending}", title, found.values[name], found.count, found.intervals.get(name), note)
+
+
+def class_rows(answers: Answers) -> tuple[ClassRow, ...]:
+    """Detection per class, with and without scores: first the mean of all classes, then each, most frequent first."""
+    scored, unscored = (answers.detections(scored) for scored in (True, False))
+    return tuple(
+        ClassRow(
+            label or "all",
+            scored[label].count,
+            scored[label].values,
+            unscored[label].values,
+            scored[label].intervals,
+            unscored[label].intervals,
+        )
+        for label in sorted(scored, key=lambda label: -scored[label].count)
+    )
+
+
+def dense_captions(answers: Answers) -> list[Row]:
+    """F1 of boxes with the right description in the right place."""
+    return [answers.row("dense_f1", "dense captions F1@.5", region_f1(*answers.regions), "description exact")]
+
+
+def proposals(answers: Answers) -> list[Row]:
+    """Recall of the boxes, and how many were proposed."""
+    proposed = sum(len(regions) for regions in answers.regions[1]) / max(len(answers.found), 1)
+    tally = box_recall(*answers.regions)
+    return [answers.row("proposal_recall", "region proposals recall@.5", tally, f"{proposed:.1f} boxes an image")]
+
+
+def grounding(answers: Answers) -> list[Row]:
+    """Accuracy over the phrases of the captions."""
+    return [answers.row("grounding", "phrase grounding@.5", grounding_accuracy(*answers.regions))]
+
+
+def open_vocabulary(answers: Answers) -> list[Row]:
+    """Accuracy where the thing is there, false positives where it is not."""
+    there = [bool(annotation.regions) for annotation in answers.truth]
+    present = answers.pick(i for i, found in enumerate(there) if found)
+    absent = answers.pick(i for i, found in enumerate(there) if not found)
+    tally = grounding_accuracy(*present.regions)
+    rows = [present.row("ovd", "open-vocabulary detection@.5", tally, "present names")]
+    if absent.truth:
+        wrong = false_positive_rate(absent.regions[1])
+        rows.append(absent.row("ovd_false_positives", "false positives, absent names", wrong, "lower is better"))
+    return rows
+
+
+def masks(key: str, name: str) -> Metric:
+    """mIoU and oIoU of masks."""
+
+    def judge(answers: Answers) -> list[Row]:
+        miou, oiou = (measure(*answers.regions, answers.sizes) for measure in (mask_miou, mask_oiou))
+        return [answers.row(f"{key}_miou", f"{name} mIoU", miou), answers.row(f"{key}_oiou", f"{name} oIoU", oiou)]
+
+    return judge
+
+
+def reading(key: str, name: str) -> Metric:
+    """Word recall and character error rate of texts read off an image."""
+
+    def judge(answers: Answers) -> list[Row]:
+        true, found = answers.texts
+        words = word_recall([text.split() for text in true], found)
+        errors = character_error_rate(true, found)
+        return [
+            answers.row(f"{key}_words", f"{name}, word recall", words),
+            answers.row(f"{key}_cer", f"{name}, character error rate", errors, "lower is better"),
+        ]
+
+    return judge
+
+
+def ocr_regions(answers: Answers) -> list[Row]:
+    """Place alone, and place with the right words (end-to-end F1)."""
+    true, found = answers.regions
+    return [
+        answers.row("ocr_box", "OCR with region, box@.5", box_recall(true, found)),
+        answers.row("ocr_f1", "OCR with region, word and box F1@.5", region_f1(true, found)),
+    ]
+
+
+METRICS: dict[str, Metric] = {
+    "<OD>": detection,
+    "<DENSE_REGION_CAPTION>": dense_captions,
+    "<REGION_PROPOSAL>": proposals,
+    "<CAPTION_TO_PHRASE_GROUNDING>": grounding,
+    "<OPEN_VOCABULARY_DETECTION>": open_vocabulary,
+    "<REFERRING_EXPRESSION_SEGMENTATION>": masks("res", "referring segmentation"),
+    "<REGION_TO_SEGMENTATION>": masks("r2s", "region to segmentation"),
+    "<REGION_TO_CATEGORY>": exact("region_category", "region to category, exact"),
+    "<REGION_TO_DESCRIPTION>": exact("region_description", "region to description, exact"),
+    "<CAPTION>": exact("caption", "caption, exact"),
+    "<DETAILED_CAPTION>": exact("detailed_caption", "detailed caption, exact"),
+    "<MORE_DETAILED_CAPTION>": exact("more_detailed_caption", "more detailed caption, exact"),
+    "<OCR>": reading("ocr", "OCR"),
+    "<OCR_WITH_REGION>": ocr_regions,
+    "<REGION_TO_OCR>": reading("region_ocr", "region to OCR"),
+    "<VQA>": exact("vqa", "question answering, exact"),
+    "<CLASSIFICATION>": exact("classification", "classification, top-1"),
+}
+"""Task -> its rows of the table, in the table's order."""
