@@ -141,7 +141,9 @@ def write_points(points: tuple[Point, ...], size: Size) -> str:
 
 
 def corners(region: Region) -> tuple[Point, ...]:
-    """The lowest and the highest corner of the smallest box around a region: what a question about it says."""
+    """The two corners by which a question names a region: a box's own, of another region those of the box around it."""
+    if region.kind == "box":
+        return region.parts[0]
     low, high = bounds([point for part in region.parts for point in part])
     return tuple(low.tolist()), tuple(high.tolist())
 
