@@ -58,11 +58,11 @@ MAX_TARGET = 160
 def main(
     out: Path = Path("runs/tiny"),
     dense_steps: int = 3000,
-    steps: int = 9000,
-    decay: int = 2000,
+    steps: int = 11000,
+    decay: int = 2500,
     dense_batch_size: int = 16,
     batch_size: int = 6,
-    vocab: int = 2600,
+    vocab: int = 1200,
     seed: int = 0,
     evaluate_every: int = 1500,
 ) -> None:
@@ -110,7 +110,7 @@ def main(
         dense_weight=0.3,
         dense_weight_end=0.1,
         sigma=10.0,
-        sigma_end=3.0,
+        sigma_end=2.5,
         sigma_steps=6000,
         seed=seed,
         evaluate_every=evaluate_every,

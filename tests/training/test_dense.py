@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from open_florence.schema import Region
-from open_florence.training.dense import DenseHeads, box_heads, cells_from_boxes, grid_of
+from open_florence.training.dense import DISTANCE_WEIGHT, DenseHeads, box_heads, cells_from_boxes, grid_of
 
 
 def test_cells_say_what_covers_their_centre() -> None:
@@ -31,12 +31,12 @@ def test_cells_without_a_label_cost_nothing() -> None:
     assert all(loss == 0 for loss in heads.losses(grid, nothing).values())
     one = {name: label.clone() for name, label in nothing.items()}
     one["box"][0, 1, 2] = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    expected = (heads(grid)["box"][0, 1, 2] - one["box"][0, 1, 2]).abs().mean()
+    expected = DISTANCE_WEIGHT * (heads(grid)["box"][0, 1, 2] - one["box"][0, 1, 2]).abs().mean()
     assert torch.allclose(heads.losses(grid, one)["box"], expected)
 
 
 def test_several_classifications_a_cell_and_one_for_the_image() -> None:
-    heads = DenseHeads({"characters": ("class", 4 * 36), "background": ("global", 5)}, channels=6)
+    heads = DenseHeads({"characters": ("class", 4 * 36), "background": ("global_class", 5)}, channels=6)
     grid = torch.randn(2, 6, 3, 3)
     labels = {"characters": torch.randint(0, 36, (2, 3, 3, 4)), "background": torch.tensor([1, 4])}
     outputs = heads(grid)

@@ -20,8 +20,11 @@ from open_florence.geometry import region_box
 from open_florence.schema import Region, Size
 from open_florence.training.batches import IGNORE
 
-Kind = Literal["class", "binary", "box", "global"]
-"""class: one of n for each cell; binary: yes or no; box: four distances; global: one of n for the whole image."""
+Kind = Literal["class", "binary", "distance", "global_class"]
+"""One of n for each cell; yes or no; a number; one of n for the whole image."""
+
+DISTANCE_WEIGHT = 5.0
+"""A distance is a share of the image and its error a small number beside a cross-entropy."""
 
 HeadTable = Mapping[str, tuple[Kind, int]]
 """Head name -> (kind, number of outputs a cell)."""
@@ -41,7 +44,7 @@ class DenseHeads(nn.Module):
         cells = self.norm(grid.permute(0, 2, 3, 1))  # (B, h, w, C)
         pooled = cells.mean((1, 2))  # (B, C)
         return {
-            name: self.layers[name](pooled if kind == "global" else cells).float()
+            name: self.layers[name](pooled if kind == "global_class" else cells).float()
             for name, (kind, _) in self.heads.items()
         }
 
@@ -49,13 +52,13 @@ class DenseHeads(nn.Module):
         """The mean loss of each head over the cells that have a label.
 
         Class labels are integers (B, h, w) or (B, h, w, m) for m classifications a cell, -100 where there is nothing
-        to say; binary labels 0 / 1 and box distances are floats, NaN where there is nothing to say.
+        to say; binary labels (0 / 1) and distances are floats, NaN where there is nothing to say.
         """
         return {name: _loss(self.heads[name][0], out, labels[name]) for name, out in self(grid).items()}
 
 
 def _loss(kind: Kind, output: Tensor, label: Tensor) -> Tensor:
-    if kind in ("class", "global"):
+    if kind in ("class", "global_class"):
         classes = output.numel() // label.numel()
         logits = output.reshape(-1, classes)
         known = (label != IGNORE).sum().clamp(min=1)
@@ -63,8 +66,8 @@ def _loss(kind: Kind, output: Tensor, label: Tensor) -> Tensor:
     label = label.float().reshape(output.shape)
     known = label.isfinite()
     difference = (
-        F.l1_loss(output, label.nan_to_num(), reduction="none")
-        if kind == "box"
+        DISTANCE_WEIGHT * F.l1_loss(output, label.nan_to_num(), reduction="none")
+        if kind == "distance"
         else F.binary_cross_entropy_with_logits(output, label.nan_to_num(), reduction="none")
     )
     return (difference * known).sum() / known.sum().clamp(min=1)
@@ -72,7 +75,7 @@ def _loss(kind: Kind, output: Tensor, label: Tensor) -> Tensor:
 
 def box_heads(classes: Sequence[str]) -> HeadTable:
     """The heads that boxes with class names can teach; `cells_from_boxes` makes their labels."""
-    return {"object": ("binary", 1), "class": ("class", len(classes)), "box": ("box", 4)}
+    return {"object": ("binary", 1), "class": ("class", len(classes)), "box": ("distance", 4)}
 
 
 def cells_from_boxes(
