@@ -22,7 +22,7 @@ class SceneConfig:
     min_objects: int = 1
     max_objects: int = 6
     """Objects of an ordinary scene; a crowd has its own numbers."""
-    occlusion: float = 0.35
+    occlusion: float = 0.5
     """The largest share of the smaller of two boxes that their overlap may take."""
     min_visible: float = 0.35
     """An object that shows less than this share of its pixels is taken out of the scene."""

@@ -54,7 +54,8 @@ def dense_labels(scene: Scene, grid: tuple[int, int]) -> dict[str, NDArray[Any]]
     """What each cell of a (rows, cols) grid over the image sees.
 
     Returns:
-        "object", "text": (rows, cols) float32, 1 where the centre is on an object, inside a word's quad.
+        "object": (rows, cols) float32, 1 where the centre is on an object.
+        "text": (rows, cols) float32, 1 where one of the quarter points is on a word.
         "shape", "colour", "texture": (rows, cols) int64, -100 off the objects (colour and texture also on sprites).
         "box": (rows, cols, 4) float32, from the centre to the left, top, right and bottom side of the object's box,
             as shares of the image's width and height; nan off the objects.
@@ -90,18 +91,18 @@ def dense_labels(scene: Scene, grid: tuple[int, int]) -> dict[str, NDArray[Any]]
         ],
         np.int64,
     )[which]  # (rows, cols, 3)
-    text, characters = _lettering(scene, grid)
+    characters = _characters(scene, grid)
     return {
         "object": on.astype(np.float32),
         "shape": table[..., 0],
         "colour": table[..., 1],
         "texture": table[..., 2],
         "box": box,
-        "text": text,
+        "text": (characters != IGNORED).any(axis=-1).astype(np.float32),
         "characters": characters,
         "mask": same,
-        "background_type": np.int64(BACKGROUNDS.index(scene.background.kind)),
-        "background_colour": np.int64(_COLOUR[scene.background.colour]),
+        "background_type": np.array(BACKGROUNDS.index(scene.background.kind), np.int64),
+        "background_colour": np.array(_COLOUR[scene.background.colour], np.int64),
     }
 
 
@@ -111,26 +112,17 @@ def _centres(count: int, length: int) -> NDArray[np.float32]:
     return ((np.arange(count) + 0.5) * (length / count)).astype(np.float32)
 
 
-def _lettering(scene: Scene, grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _characters(scene: Scene, grid: tuple[int, int]) -> NDArray[np.int64]:
     rows, cols = grid
-    text = np.zeros((rows, cols), np.float32)
     quarters = np.full((2 * rows, 2 * cols), IGNORED, np.int64)
+    x, y = _centres(2 * cols, scene.width), _centres(2 * rows, scene.height)
     for word in scene.words:
-        frame = np.array(word.frame)
-        edges = np.array(word.edges)
-        for points_x, points_y, target in (
-            (_centres(cols, scene.width), _centres(rows, scene.height), text),
-            (_centres(2 * cols, scene.width), _centres(2 * rows, scene.height), quarters),
-        ):
-            # the frame is a rotation and a shift: its inverse is the transpose
-            dx, dy = points_x[None, :] - frame[0, 2], points_y[:, None] - frame[1, 2]
-            along = frame[0, 0] * dx + frame[1, 0] * dy
-            down = frame[0, 1] * dx + frame[1, 1] * dy
-            inside = (along >= 0) & (along < edges[-1]) & (down >= -1) & (down < word.cap + 1)
-            if target is text:
-                text[inside] = 1
-            else:
-                codes = np.array([_CHARACTER[c] for c in word.text])
-                quarters[inside] = codes[np.searchsorted(edges, along[inside], side="right") - 1]
-    characters = quarters.reshape(rows, 2, cols, 2).transpose(0, 2, 1, 3).reshape(rows, cols, 4)
-    return text, characters
+        (cos, minus_sin, left), (_, _, top) = word.frame
+        # the frame is a rotation and a shift: its inverse is the transpose
+        dx, dy = x - left, y[:, None] - top
+        along = cos * dx - minus_sin * dy
+        down = minus_sin * dx + cos * dy
+        inside = (along >= 0) & (along < word.edges[-1]) & (down >= -1) & (down < word.cap + 1)
+        glyph = np.searchsorted(word.edges, along[inside], side="right") - 1
+        quarters[inside] = np.array([_CHARACTER[c] for c in word.text])[glyph]
+    return quarters.reshape(rows, 2, cols, 2).transpose(0, 2, 1, 3).reshape(rows, cols, 4)

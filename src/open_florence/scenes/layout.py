@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from dataclasses import dataclass
 
@@ -25,9 +26,9 @@ CROWD_SHAPES = ("circle", "ring")
 PLATE_MARGIN = 4
 
 
-@dataclass(frozen=True)
+@dataclass
 class Draft:
-    """An object that shall be drawn: which, and where its whole box stands."""
+    """An object that shall be drawn: which, and where its whole box stands once it has found a place."""
 
     name: str
     colour: str
@@ -163,40 +164,51 @@ class _Cast:
         return Draft(name, colour, texture, size, 0, 0, w * scale, h * scale, sprite=sprite)
 
 
-def _moved(draft: Draft, x: float, y: float) -> Draft:
-    values = {name: getattr(draft, name) for name in Draft.__dataclass_fields__}
-    return Draft(**{**values, "x": x, "y": y})
-
-
 def _ordinary(rng: random.Random, config: SceneConfig, cast: _Cast, keep_out: list[Box]) -> list[Draft]:
-    width, height = config.extent
+    """A few objects of mixed sizes anywhere; in nearly half of the scenes they may hide parts of each other."""
     limit = config.occlusion if rng.random() < 0.45 else 0.02
     placed: list[Draft] = []
     kinds: list[tuple[str, str, str]] = []
     for _ in range(rng.randint(config.min_objects, config.max_objects)):
         kind = cast.like(rng.choice(kinds)) if kinds and rng.random() < 0.35 else cast.kind()
         kinds.append(kind)
-        size = rng.choices(tuple(RADII), (0.35, 0.37, 0.28))[0]
-        for again in range(2):
+        drawn = rng.choices(tuple(RADII), (0.32, 0.38, 0.3))[0]
+        for size in (drawn, "small"):  # where the first finds no room, a smaller one may
             draft = cast.draft(kind, size, config.unit * rng.uniform(*RADII[size]))
-            # a few may be cut by the image's edge, by up to about half of their half side
-            inside = 0.5 if rng.random() < 0.08 else 1.0
-            margin_x, margin_y = inside * draft.half_width + 1, inside * draft.half_height + 1
-            for _ in range(12):
-                x, y = rng.uniform(margin_x, width - margin_x), rng.uniform(margin_y, height - margin_y)
-                box = x - draft.half_width, y - draft.half_height, x + draft.half_width, y + draft.half_height
-                if all(overlap(box, other) == 0 for other in keep_out) and all(
-                    overlap(box, other.box) <= limit for other in placed
-                ):
-                    placed.append(_moved(draft, x, y))
-                    break
-            else:
-                if again == 0:
-                    size = "small"  # a smaller one may still fit
-                    continue
-            break
+            if found := _find_place(draft, rng, config, placed, keep_out, limit):
+                draft.x, draft.y = found
+                placed.append(draft)
+                break
     # the small ones mostly in front, where they are not lost
     return sorted(placed, key=lambda d: -max(d.half_width, d.half_height) * rng.uniform(0.7, 1.3))
+
+
+def _find_place(
+    draft: Draft, rng: random.Random, config: SceneConfig, placed: list[Draft], keep_out: list[Box], limit: float
+) -> tuple[float, float] | None:
+    """A centre where the object overlaps no word and no other object too much; None after some tries.
+
+    Objects of one colour keep apart: where they met, nobody could say how many they are.
+    """
+    width, height = config.extent
+    w, h = draft.half_width, draft.half_height
+    inside = 0.5 if rng.random() < 0.08 else 1.0  # a few are cut by the image's edge
+    margin_x, margin_y = inside * w + 1, inside * h + 1
+    near = rng.choice(placed) if placed and limit > 0.1 and rng.random() < 0.6 else None
+    for k in range(12):
+        x, y = rng.uniform(margin_x, width - margin_x), rng.uniform(margin_y, height - margin_y)
+        if near is not None and k < 6:  # beside an object, close enough to touch it
+            angle, reach = rng.uniform(0, 2 * math.pi), rng.uniform(0.5, 0.95)
+            x = near.x + math.cos(angle) * reach * (w + near.half_width)
+            y = near.y + math.sin(angle) * reach * (h + near.half_height)
+            if not (margin_x <= x <= width - margin_x and margin_y <= y <= height - margin_y):
+                continue
+        box = x - w, y - h, x + w, y + h
+        if all(overlap(box, o) == 0 for o in keep_out) and all(
+            overlap(box, o.box) <= (limit if not draft.colour or o.colour != draft.colour else 0) for o in placed
+        ):
+            return x, y
+    return None
 
 
 def _crowd(rng: random.Random, config: SceneConfig, cast: _Cast, keep_out: list[Box]) -> list[Draft]:
@@ -217,9 +229,8 @@ def _crowd(rng: random.Random, config: SceneConfig, cast: _Cast, keep_out: list[
         kind = main if rng.random() < 0.87 else cast.like(main)
         draft = cast.draft(kind, "small", radius * rng.uniform(0.9, 1.1))
         slack_x, slack_y = max(0.0, cell_x / 2 - radius), max(0.0, cell_y / 2 - radius)
-        x = (column + 0.5) * cell_x + rng.uniform(-1, 1) * min(0.9 * slack_x, radius)
-        y = (row + 0.5) * cell_y + rng.uniform(-1, 1) * min(0.9 * slack_y, radius)
-        draft = _moved(draft, x, y)
+        draft.x = (column + 0.5) * cell_x + rng.uniform(-1, 1) * min(0.9 * slack_x, radius)
+        draft.y = (row + 0.5) * cell_y + rng.uniform(-1, 1) * min(0.9 * slack_y, radius)
         if all(overlap(draft.box, other) == 0 for other in keep_out):
             drafts.append(draft)
     return drafts
