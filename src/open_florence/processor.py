@@ -26,6 +26,16 @@ from open_florence.tokenizer import Tokenizer
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_TREATMENT: dict[str, bool | int | float] = {
+    "do_resize": True,
+    "resample": int(Image.Resampling.BICUBIC),
+    "do_center_crop": False,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+}
+"""What happens to every image, as preprocessor_config.json words it."""
+
 
 @dataclass
 class Processor:
@@ -42,18 +52,27 @@ class Processor:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Processor:
-        """Reads the tokenizer's files and preprocessor_config.json. Raises OpenFlorenceError naming the file."""
+        """Reads the tokenizer's files and preprocessor_config.json, or the processor_config.json newer versions write.
+
+        Raises OpenFlorenceError, naming the file, for one that is missing, unreadable or asks for another treatment.
+        """
         tokenizer = Tokenizer.from_folder(folder)
-        path = Path(folder) / "preprocessor_config.json"
+        path, newer = (Path(folder) / name for name in ("preprocessor_config.json", "processor_config.json"))
+        path = path if path.is_file() or not newer.is_file() else newer
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                tokenizer, _side(config["size"]), _channels(config["image_mean"]), _channels(config["image_std"])
-            )
+            config = config["image_processor"] if path is newer else config
+            for name, value in _TREATMENT.items():
+                if config.get(name) not in (None, value):
+                    raise ValueError(f"{name} is {config[name]}, where {value} is the only one supported")
+            mean, std = _channels(config["image_mean"]), _channels(config["image_std"])
+            return cls(tokenizer, _side(config["size"]), mean, std, int(config.get("image_seq_length", 577)))
         except FileNotFoundError:
             raise OpenFlorenceError(f"{folder} holds no preprocessor_config.json") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise OpenFlorenceError(f"{path} is not a Florence-2 preprocessor: {error!r}") from error
+        except KeyError as error:
+            raise OpenFlorenceError(f"{path} is not a Florence-2 preprocessor: it lacks {error}") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise OpenFlorenceError(f"{path} is not a Florence-2 preprocessor: {error}") from error
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer's files and preprocessor_config.json in their published form."""
@@ -62,14 +81,9 @@ class Processor:
         config = {
             "image_processor_type": "CLIPImageProcessor",
             "processor_class": "Florence2Processor",
-            "do_resize": True,
+            **_TREATMENT,
             "size": side,
-            "resample": int(Image.Resampling.BICUBIC),
-            "do_center_crop": False,
             "crop_size": side,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
             "image_mean": list(self.mean),
             "image_std": list(self.std),
             "do_convert_rgb": True,
