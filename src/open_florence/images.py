@@ -203,8 +203,10 @@ def _orientation(image: Image.Image) -> int:
 
 def _eight_bits(values: NDArray[Any], file_format: str | None) -> NDArray[np.uint8]:
     """Grey values (H, W) of 16 or 32 bits -> 0 to 255, as `open_image` says."""
-    if values.dtype.itemsize == 2 or (values.dtype.kind == "i" and file_format in ("PNG", "PPM")):
-        return _scale(values, 0, 65535)  # the 16 bits of these two formats may arrive as 32
+    if values.dtype.itemsize == 2:
+        return _scale(np.arange(65536), 0, 65535)[values]
+    if values.dtype.kind == "i" and file_format in ("PNG", "PPM"):  # older Pillow widens their 16 bits to 32
+        return _scale(values, 0, 65535)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     for top in (1, 255) if values.dtype.kind == "f" else (255,):
