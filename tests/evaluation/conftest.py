@@ -27,11 +27,11 @@ class Oracle:
     def _key(image):
         return image_id(open_image(image) if isinstance(image, str) else Image.fromarray(image))
 
-    def predict(self, image, tasks):
+    def predict(self, image, tasks, *, generation=None):
         self.calls.append(("predict", 1, len(tasks)))
         return [self.change(self.known[self._key(image), task, query]) for task, query in tasks]
 
-    def predict_batch(self, images, tasks):
+    def predict_batch(self, images, tasks, *, generation=None):
         self.calls.append(("predict_batch", len(images), len(tasks)))
         return [[self.change(self.known[self._key(image), task, None]) for task in tasks] for image in images]
 

@@ -13,6 +13,7 @@ from open_florence.evaluation.localization import (
     mask,
     mask_miou,
     mask_oiou,
+    mask_overlaps,
     region_f1,
 )
 from open_florence.schema import Region
@@ -102,16 +103,18 @@ def test_masks_are_filled_polygons_boxes_included():
 
 def test_miou_and_oiou():
     small, large = square(0, 0, 5), square(0, 0, 20)
-    truth, found, sizes = [[small], [large]], [[small], []], [SIZE, SIZE]
-    assert mask_miou(truth, found, sizes).value == 0.5
-    overall = mask_oiou(truth, found, sizes)
+    overlaps = mask_overlaps([[small], [large]], [[small], []], [SIZE, SIZE])
+    assert mask_miou(overlaps).value == 0.5
+    overall = mask_oiou(overlaps)
     areas = [mask([small], SIZE).sum(), mask([large], SIZE).sum()]
     assert overall.value == pytest.approx(areas[0] / sum(areas))
     assert overall.count == 2
-    assert mask_miou([[]], [[]], [SIZE]).value == 1.0
-    assert mask_miou([[]], [[small]], [SIZE]).value == 0.0
+    assert mask_miou(mask_overlaps([[]], [[]], [SIZE])).value == 1.0
+    assert mask_miou(mask_overlaps([[]], [[small]], [SIZE])).value == 0.0
+    assert math.isnan(mask_miou(mask_overlaps([], [], [])).value)
 
 
 def test_a_mask_in_pieces_is_one_mask():
     pieces = Region("polygon", square(0, 0, 5).parts + square(20, 20, 5).parts)
-    assert mask_miou([[pieces]], [[square(0, 0, 5), square(20, 20, 5)]], [SIZE]).value == 1.0
+    overlaps = mask_overlaps([[pieces]], [[square(0, 0, 5), square(20, 20, 5)]], [SIZE])
+    assert mask_miou(overlaps).value == 1.0

@@ -12,6 +12,7 @@ from open_florence.evaluation.localization import (
     grounding_accuracy,
     mask_miou,
     mask_oiou,
+    mask_overlaps,
     region_f1,
 )
 from open_florence.evaluation.metrics import METRICS, Answers
@@ -37,6 +38,7 @@ __all__ = [
     "grounding_accuracy",
     "mask_miou",
     "mask_oiou",
+    "mask_overlaps",
     "region_f1",
     "word_recall",
 ]

@@ -19,6 +19,7 @@ from open_florence.data import read
 from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation.metrics import METRICS, Answers, Metric, class_rows
 from open_florence.evaluation.report import Report
+from open_florence.inference.request import GenerationConfig
 from open_florence.schema import Annotation, Sample, Size
 from open_florence.tasks import find_task
 
@@ -27,14 +28,19 @@ if TYPE_CHECKING:
 
 Data = str | PathLike[str] | Sequence[Sample]
 
+SCENE_TOKENS = 128
+"""Where answers about scenes are cut (the longest true one has about 95), lest an untrained model babbles on."""
+
 
 class Answering(Protocol):
     """What is evaluated: a `Predictor`, or anything that answers like one."""
 
-    def predict(self, image: Any, tasks: Any) -> Any:
+    def predict(self, image: Any, tasks: Any, *, generation: GenerationConfig | None = None) -> Any:
         """Answers to a list of (task, query) about one image."""
 
-    def predict_batch(self, images: Sequence[Any], tasks: Any) -> list[list[Annotation]]:
+    def predict_batch(
+        self, images: Sequence[Any], tasks: Any, *, generation: GenerationConfig | None = None
+    ) -> list[list[Annotation]]:
         """Answers to a list of tasks about every image."""
 
 
@@ -59,6 +65,7 @@ class Source:
     items: Iterator[Item]
     metrics: dict[str, Metric]
     per_class: bool
+    generation: GenerationConfig | None = None
 
 
 def evaluate(
@@ -68,17 +75,20 @@ def evaluate(
     batch_size: int = 16,
     progress: bool = True,
     tasks: Sequence[str] | None = None,
+    generation: GenerationConfig | None = None,
 ) -> Report:
     """Answer the questions of `data` and judge them: `print(report)`-able with rich, `report.metrics` as numbers.
 
     `data` is "scenes:heldout" (300 scenes never trained on), "scenes:validation", a path that `open_florence.read`
     reads, or a list of samples; `limit` takes the first so many images. `tasks` keeps only some tasks, in any spelling.
+    `generation` is how answers are written, the predictor's own way unless given (on scenes cut at `SCENE_TOKENS`).
     The result is the same for the same weights, whatever `batch_size`. Raises OpenFlorenceError when there is nothing
     to ask, a task is unknown, or an image cannot be read.
     """
     started = time.monotonic()
     problems: list[str] = []
     source = _source(data, limit, problems)
+    settings = generation or source.generation
     wanted = source.metrics.keys() if tasks is None else {find_task(task).token for task in tasks}
     answers: dict[str, Answers] = {}
     names: set[str] = set()
@@ -88,7 +98,7 @@ def evaluate(
     images = 0
     for batch in batches:
         asked = [[q for q in item.questions if q.task in source.metrics and q.task in wanted] for item in batch]
-        for item, questions, found in zip(batch, asked, _ask(predictor, batch, asked), strict=True):
+        for item, questions, found in zip(batch, asked, _ask(predictor, batch, asked, settings), strict=True):
             for truth, answer in zip(questions, found, strict=True):
                 names.add(answer.source)
                 answers.setdefault(truth.task, Answers()).add(truth, answer, images, item.size, item.scene)
@@ -114,7 +124,8 @@ def _source(data: Data, limit: int | None, problems: list[str]) -> Source:
 
         made = scenes(data.removeprefix("scenes:"), limit)
         items = (_scene_item(make(), questions) for make in made)
-        return Source(data, len(made), items, SCENE_METRICS, per_class=False)
+        cut = GenerationConfig(max_new_tokens=SCENE_TOKENS)
+        return Source(data, len(made), items, SCENE_METRICS, per_class=False, generation=cut)
     if isinstance(data, str | PathLike):
         name = str(data)
         samples = list(islice(read(data, on_error=problems.append), limit))
@@ -143,7 +154,9 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _ask(predictor: Answering, batch: list[Item], asked: list[list[Annotation]]) -> list[list[Annotation]]:
+def _ask(
+    predictor: Answering, batch: list[Item], asked: list[list[Annotation]], generation: GenerationConfig | None
+) -> list[list[Annotation]]:
     """The answers to each item's questions, in their order.
 
     Tasks without a query are the same for many images and are asked in one batch; queries are each image's own.
@@ -154,11 +167,13 @@ def _ask(predictor: Answering, batch: list[Item], asked: list[list[Annotation]])
         alike.setdefault(tuple(q.task for q in questions if q.query is None), []).append(index)
     for tasks, indices in alike.items():
         if tasks:
-            found = predictor.predict_batch([batch[index].image for index in indices], list(tasks))
+            images = [batch[index].image for index in indices]
+            found = predictor.predict_batch(images, list(tasks), generation=generation)
             for index, texts in zip(indices, found, strict=True):
                 answers[index].update({(task, None): answer for task, answer in zip(tasks, texts, strict=True)})
     for index, questions in enumerate(asked):
         queries = [(q.task, q.query) for q in questions if q.query is not None]
         if queries:
-            answers[index].update(zip(queries, predictor.predict(batch[index].image, queries), strict=True))
+            found = predictor.predict(batch[index].image, queries, generation=generation)
+            answers[index].update(zip(queries, found, strict=True))
     return [[found[q.task, q.query] for q in questions] for questions, found in zip(asked, answers, strict=True)]

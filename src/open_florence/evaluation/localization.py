@@ -89,23 +89,28 @@ def mask(regions: Sequence[Region], size: Size) -> NDArray[np.bool_]:
     return rasterize(parts, (round(size[0]), round(size[1])))
 
 
-def _overlaps(truth: Images, found: Images, sizes: Sequence[Size]) -> list[tuple[float, float]]:
-    """(pixels in both, pixels in either) of each answer."""
-    pairs: list[tuple[float, float]] = []
+def mask_overlaps(truth: Images, found: Images, sizes: Sequence[Size]) -> Array:
+    """(N, 2): the pixels that lie in both masks of each answer, and in either; what mIoU and oIoU are made of.
+
+    `sizes` are the images' (width, height) in pixels.
+    """
+    rows = []
     for true, regions, size in zip(truth, found, sizes, strict=True):
         a, b = mask(true, size), mask(regions, size)
-        pairs.append((float(np.count_nonzero(a & b)), float(np.count_nonzero(a | b))))
-    return pairs
+        rows.append((np.count_nonzero(a & b), np.count_nonzero(a | b)))
+    return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
 
-def mask_miou(truth: Images, found: Images, sizes: Sequence[Size]) -> Tally:
-    """Mean IoU of masks (mIoU): the IoU of each answer's pixels with the true ones, averaged over answers.
+def mask_miou(overlaps: Array) -> Tally:
+    """Mean IoU of masks (mIoU) from `mask_overlaps`: the IoU of each answer's pixels with the true ones, averaged.
 
-    `sizes` are the images' (width, height) in pixels. No mask counts 0, unless there was none to find.
+    No mask counts 0, unless there was none to find.
     """
-    return Tally.of([(shared / union if union else 1.0, 1.0) for shared, union in _overlaps(truth, found, sizes)])
+    shared, union = overlaps[:, 0], overlaps[:, 1]
+    ious = np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
+    return Tally(ious, np.ones_like(ious), len(ious))
 
 
-def mask_oiou(truth: Images, found: Images, sizes: Sequence[Size]) -> Tally:
+def mask_oiou(overlaps: Array) -> Tally:
     """Overall IoU of masks (oIoU, also cIoU): the shared pixels of all answers over the pixels of all unions."""
-    return Tally.of(_overlaps(truth, found, sizes), count=len(truth))
+    return Tally(overlaps[:, 0], overlaps[:, 1], len(overlaps))

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from open_florence.evaluation.detection import Detection, detection_ap, strangers
-from open_florence.evaluation.intervals import Tally
+from open_florence.evaluation.intervals import Array, Tally
 from open_florence.evaluation.localization import (
     box_recall,
     false_positive_rate,
     grounding_accuracy,
     mask_miou,
     mask_oiou,
+    mask_overlaps,
     region_f1,
 )
 from open_florence.evaluation.report import ClassRow, Row
@@ -39,7 +41,6 @@ class Answers:
     """That image's (width, height) in pixels."""
     scenes: list[Scene | None] = field(default_factory=list)
     """The scene it is an image of; None for other data."""
-    _detections: dict[bool, dict[str, Detection]] = field(default_factory=dict)
 
     def add(self, truth: Annotation, found: Annotation, image: int, size: Size, scene: Scene | None = None) -> None:
         """One more question and its answer."""
@@ -60,11 +61,15 @@ class Answers:
         """A tally with one entry for each of these answers as a row, its interval beside it."""
         return Row(key, name, tally.value, tally.count, tally.interval(self.images), note)
 
-    def detections(self, scored: bool) -> dict[str, Detection]:
-        """`detection_ap` of these answers, computed once."""
-        if scored not in self._detections:
-            self._detections[scored] = detection_ap(*self.regions, scored=scored)
-        return self._detections[scored]
+    @cached_property
+    def detections(self) -> dict[bool, dict[str, Detection]]:
+        """`detection_ap` with scores (True) and without (False); read it when all answers are in."""
+        return {scored: detection_ap(*self.regions, scored=scored) for scored in (True, False)}
+
+    @cached_property
+    def overlaps(self) -> Array:
+        """`mask_overlaps` (N, 2); read it when all answers are in."""
+        return mask_overlaps(*self.regions, self.sizes)
 
     @property
     def regions(self) -> tuple[list[tuple[Region, ...]], list[tuple[Region, ...]]]:
@@ -87,7 +92,7 @@ def exact(key: str, name: str) -> Metric:
 
 def detection(answers: Answers) -> list[Row]:
     """Mean over classes of AP, AP50, AP75, AP90 and AR; AP50, AP75 and AP90 without scores; labels of no class."""
-    scored, unscored = (answers.detections(scored)[""] for scored in (True, False))
+    scored, unscored = (answers.detections[scored][""] for scored in (True, False))
     rows = [_detection_row(name, scored, "score x label score") for name in ("AP50", "AP75", "AP90", "AP", "AR")]
     rows += [_detection_row(name, unscored, "every score 1.0", "_no_scores") for name in ("AP50", "AP75", "AP90")]
     foreign, total = strangers(*answers.regions)
@@ -103,7 +108,7 @@ def _detection_row(name: str, found: Detection, note: str, ending: str = "") -> 
 
 def class_rows(answers: Answers) -> tuple[ClassRow, ...]:
     """Detection per class, with and without scores: first the mean of all classes, then each, most frequent first."""
-    scored, unscored = (answers.detections(scored) for scored in (True, False))
+    scored, unscored = (answers.detections[scored] for scored in (True, False))
     return tuple(
         ClassRow(
             label or "all",
@@ -151,8 +156,11 @@ def masks(key: str, name: str) -> Metric:
     """mIoU and oIoU of masks."""
 
     def judge(answers: Answers) -> list[Row]:
-        miou, oiou = (measure(*answers.regions, answers.sizes) for measure in (mask_miou, mask_oiou))
-        return [answers.row(f"{key}_miou", f"{name} mIoU", miou), answers.row(f"{key}_oiou", f"{name} oIoU", oiou)]
+        overlaps = answers.overlaps
+        return [
+            answers.row(f"{key}_miou", f"{name} mIoU", mask_miou(overlaps)),
+            answers.row(f"{key}_oiou", f"{name} oIoU", mask_oiou(overlaps)),
+        ]
 
     return judge
 

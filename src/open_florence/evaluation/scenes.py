@@ -65,7 +65,7 @@ def _some(annotations: list[Annotation], seed: int, most: int) -> list[Annotatio
 def scene_detection(answers: Answers) -> list[Row]:
     """Detection of all classes, and AP50 of the rarest: the last of `SHAPES`, whose order is that of the long tail."""
     rarest = SHAPES[-1]
-    found = answers.detections(scored=True).get(rarest)
+    found = answers.detections[True].get(rarest)
     rows = detection(answers)
     if found is not None:
         name = f"detection AP50, rarest class ({rarest})"
@@ -80,13 +80,14 @@ def scene_masks(answers: Answers) -> list[Row]:
     for index, (scene, annotation) in enumerate(zip(answers.scenes, answers.truth, strict=True)):
         if scene is not None and annotation.regions:
             by_shape.setdefault(_shape(scene, annotation), []).append(index)
-    shapes = {shape: answers.pick(picked) for shape, picked in by_shape.items() if len(picked) >= FEWEST}
-    if not shapes:
+    tallies = {
+        shape: mask_miou(answers.overlaps[picked]) for shape, picked in by_shape.items() if len(picked) >= FEWEST
+    }
+    if not tallies:
         return rows
-    tallies = {shape: mask_miou(*some.regions, some.sizes) for shape, some in shapes.items()}
     worst = min(tallies, key=lambda shape: tallies[shape].value)
     name = f"referring segmentation mIoU, worst shape ({worst})"
-    return [*rows, shapes[worst].row("res_worst_shape", name, tallies[worst])]
+    return [*rows, answers.pick(by_shape[worst]).row("res_worst_shape", name, tallies[worst])]
 
 
 def _shape(scene: Scene, annotation: Annotation) -> str:

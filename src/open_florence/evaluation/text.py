@@ -29,14 +29,13 @@ def attributes(text: str, vocabulary: Collection[str]) -> Counter[str]:
 
     Entries of several words are found first ("light blue" is not "blue" as well). "a" and "an" are not numbers.
     """
-    entries = sorted(vocabulary, key=lambda entry: -len(entry.split()))
+    known = {entry.casefold(): entry for entry in vocabulary}
+    longest = max((len(entry.split()) for entry in known), default=0)
     words = re.findall(r"[^\W_]+(?:['-][^\W_]+)*", text.casefold())
     result: Counter[str] = Counter()
-    longest = len(entries[0].split()) if entries else 0
-    known = {entry.casefold(): entry for entry in entries}
     position = 0
     while position < len(words):
-        for length in range(min(longest, len(words) - position), 0, -1):
+        for length in range(longest, 0, -1):
             phrase = " ".join(words[position : position + length])
             entry = next((known[form] for form in _singulars(phrase) if form in known), None)
             if entry is not None:

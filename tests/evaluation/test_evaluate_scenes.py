@@ -225,10 +225,10 @@ def test_the_report_prints_and_is_written(truth_report, tmp_path):
 
 def test_an_answer_without_a_source_is_fine():
     class Mute:
-        def predict(self, image, tasks):
+        def predict(self, image, tasks, *, generation=None):
             return [Annotation(task) for task, _ in tasks]
 
-        def predict_batch(self, images, tasks):
+        def predict_batch(self, images, tasks, *, generation=None):
             return [[Annotation(task) for task in tasks] for _ in images]
 
     report = evaluate(Mute(), "scenes:validation", limit=3, progress=False)
