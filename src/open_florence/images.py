@@ -204,7 +204,8 @@ def _orientation(image: Image.Image) -> int:
 def _eight_bits(values: NDArray[Any], file_format: str | None) -> NDArray[np.uint8]:
     """Grey values (H, W) of 16 or 32 bits -> 0 to 255, as `open_image` says."""
     if values.dtype.itemsize == 2:
-        return _scale(np.arange(65536), 0, 65535)[values]
+        table = _scale(np.arange(65536), 0, 65535)
+        return table.take(values)
     if values.dtype.kind == "i" and file_format in ("PNG", "PPM"):  # older Pillow widens their 16 bits to 32
         return _scale(values, 0, 65535)
     finite = values[np.isfinite(values)]
