@@ -57,37 +57,40 @@ MAX_TARGET = 160
 
 def main(
     out: Path = Path("runs/tiny"),
-    dense_steps: int = 3000,
+    dense_steps: int = 3600,
     steps: int = 11000,
     decay: int = 2500,
     dense_batch_size: int = 16,
     batch_size: int = 6,
     vocab: int = 1200,
     seed: int = 0,
-    evaluate_every: int = 1500,
+    evaluate_every: int = 2500,
 ) -> None:
     """Trains `tiny`; `dense_steps` and `steps` are the lengths of the two stages, `decay` the end of the second."""
     rank, world = _join()
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.train(corpus(4000), vocab)
-    processor = Processor(tokenizer, image_size=160)
     torch.manual_seed(seed)
     model = Florence(without_dropout(PRESETS["tiny"].with_vocabulary(len(tokenizer))))
     heads = DenseHeads(DENSE_HEADS, model.config.vision.dims[-1])
-    grid = grid_of(model.vision_tower, processor.image_size)
-    scenes = SceneConfig(size=processor.image_size)
+    side = model.config.image_size
+    grid = grid_of(model.vision_tower, side)
+    processor = Processor(tokenizer, image_size=side, image_seq_length=1 + grid[0] * grid[1])
+    scenes = SceneConfig(size=side)
+    # Characters are the slowest to learn, and only the dense stage can teach them: more words, fewer objects.
+    lettered = replace(scenes, text=1.0, words=(0.1, 0.2, 0.3, 0.4), max_objects=4)
 
-    def examples(stage: int, step: int, count: int) -> list[Example]:
-        first = (stage << 36) + (seed << 32) + (step * world + rank) * count
-        made = [make_scene(first + i, scenes) for i in range(count)]
+    def examples(config: SceneConfig, first: int, step: int, count: int) -> list[Example]:
+        first += (seed << 32) + (step * world + rank) * count
+        made = [make_scene(first + i, config) for i in range(count)]
         return [Example(scene.image, scene.sample.annotations, dense_labels(scene, grid)) for scene in made]
 
     def dense_batch_at(step: int) -> Batch:
-        return dense_batch(examples(0, step, dense_batch_size), processor)
+        return dense_batch(examples(lettered, 0, step, dense_batch_size), processor)
 
     def sequence_batch_at(step: int) -> Batch:
         return collate(
-            examples(1, step, batch_size),
+            examples(scenes, 1 << 36, step, batch_size),
             processor,
             MIXTURE,
             targets_per_image=TARGETS_PER_IMAGE,

@@ -92,8 +92,8 @@ def finetune_detection(
     if not classes:
         raise OpenFlorenceError(f"none of the {len(samples)} samples has a box to learn from")
     side = config.image_size or processor.image_size
-    processor = replace(processor, image_size=side)
     grid = grid_of(model.vision_tower, side)
+    processor = replace(processor, image_size=side, image_seq_length=1 + grid[0] * grid[1])
 
     def example(rng: random.Random) -> Example:
         sample = rng.choice(samples)
