@@ -3,10 +3,12 @@
 import contextlib
 import io
 import random
+import sys
 
 import numpy as np
 import pytest
 
+from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation.detection import (
     AVERAGES,
     RECALLS,
@@ -185,3 +187,9 @@ def test_the_interval_covers_the_value_and_shrinks():
 def test_thresholds_are_cocos():
     assert THRESHOLDS.tolist() == np.linspace(0.5, 0.95, 10).tolist()
     assert len(RECALLS) == 101
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(OpenFlorenceError, match=r"open-florence\[eval\]"):
+        detection_ap([[region(0, 0, 1, 1, "a")]], [[]])
