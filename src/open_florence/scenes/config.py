@@ -28,6 +28,8 @@ class SceneConfig:
     """An object that shows less than this share of its pixels is taken out of the scene."""
     text: float = 0.5
     """Probability that words are printed on the scene."""
+    words: tuple[float, ...] = (0.65, 0.35)
+    """Weights of one, two, ... words on a scene that has any."""
     crowd: float = 0.1
     """Probability of a crowd: many small objects, mostly of one kind."""
     crowd_objects: tuple[int, int] = (6, 16)

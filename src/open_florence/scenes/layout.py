@@ -100,7 +100,7 @@ def _reserved(word: Stamp, x: int, y: int) -> Box:
 def _place_words(rng: random.Random, config: SceneConfig) -> tuple[tuple[Stamp, int, int], ...]:
     width, height = config.extent
     prints: list[tuple[Stamp, int, int]] = []
-    for _ in range(2 if rng.random() < 0.35 else 1):
+    for _ in range(1 + rng.choices(range(len(config.words)), config.words)[0]):
         text, lexicon = draw_word(rng)
         smallest = 9 * config.unit / 160
         cap = round(smallest * rng.choice((1.0, 1.1, 1.25, 1.45, 1.7)))

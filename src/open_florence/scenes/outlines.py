@@ -33,7 +33,7 @@ def traced(mask: NDArray[np.uint8], x: int, y: int) -> tuple[tuple[Point, ...], 
     areas = [cv2.contourArea(contour) for contour in contours]
     largest = max(areas)
     parts = []
-    tolerance = SCALE * max(0.75, 0.022 * max(mask.shape))
+    tolerance = SCALE * max(0.6, 0.02 * max(mask.shape))
     for k in sorted(range(len(contours)), key=lambda k: -areas[k]):
         if areas[k] < SMALLEST_PART * largest:
             break

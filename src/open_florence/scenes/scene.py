@@ -25,7 +25,8 @@ from open_florence.scenes.outlines import traced, whole
 from open_florence.scenes.render import Layer, render, settle
 from open_florence.schema import Annotation, Sample
 
-ATTEMPTS = 50
+ATTEMPTS = 30
+"""Plans drawn until enough objects can be seen."""
 
 
 @dataclass(frozen=True, eq=False)

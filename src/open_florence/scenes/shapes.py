@@ -3,8 +3,8 @@
 Frame: x right, y down, outlines clockwise as seen. Each list of vertices starts at a vertex fixed in the shape's own
 frame: the tip of the arrow, the notch of the heart, the upper horn of the crescent, otherwise its top or top-left one
 (as every rotation is limited, that vertex stays where its name says). Curved shapes are labelled by a fixed number of
-vertices at even arc length. The polygon of a ring is its outer outline: parts of a polygon are a union, so a hole
-cannot be written.
+vertices at even arc length, a little outside of the curve so that the areas agree. The polygon of a ring is its outer
+outline: parts of a polygon are a union, so a hole cannot be written.
 """
 
 from __future__ import annotations
@@ -57,12 +57,22 @@ def _circle(count: int, radius: float = 1.0) -> Points:
     return _arc(-135.0, 225.0, count + 1, radius)[:-1]
 
 
+def _same_area(step: float) -> float:
+    """How far outside a circle vertices stand, `step` degrees apart, so that their polygon has the circle's area."""
+    return math.sqrt(math.radians(step) / math.sin(math.radians(step)))
+
+
 def _even(curve: Points, count: int) -> Points:
     """`count` vertices at even arc length on a closed curve, the first where the curve starts."""
     closed = np.concatenate([curve, curve[:1]])
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
     places = np.arange(count) * along[-1] / count
     return np.stack([np.interp(places, along, closed[:, axis]) for axis in range(2)], axis=1)
+
+
+def _area(curve: Points) -> float:
+    x, y = curve.T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
 def _straight(*points: tuple[float, float], tilt: float = 12.0, turns: int = 1) -> Shape:
@@ -83,10 +93,13 @@ def _crescent() -> Shape:
     outer, inner = math.degrees(math.acos(x)), math.degrees(math.acos((x - centre) / radius))
 
     def curve(inside: int, outside: int) -> Points:
-        bite = _arc(-inner, -(360 - inner), inside + 1, radius, centre)  # upper horn to lower horn
-        return np.concatenate([bite[:-1], _arc(outer, 360 - outer, outside + 1)[:-1]])
+        wide_bite, wide = (_same_area((360 - 2 * a) / n) for a, n in ((inner, inside), (outer, outside)))
+        bite = _arc(-inner, -(360 - inner), inside + 1, radius * wide_bite, centre)[1:-1]  # upper horn to lower horn
+        edge = _arc(outer, 360 - outer, outside + 1, wide)[1:-1]
+        horns = _arc(-outer, outer, 2)  # (2, 2)
+        return np.concatenate([horns[:1], bite, horns[1:], edge])
 
-    return Shape(curve(24, 32), curve(6, 8), tilt=25.0, mirrored=True)
+    return Shape(curve(24, 32), curve(7, 8), tilt=25.0, mirrored=True)
 
 
 def _heart() -> Shape:
@@ -94,15 +107,16 @@ def _heart() -> Shape:
     x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
     outline = np.stack([x, y], axis=1) / 16
-    return Shape(outline, _even(outline, 14), tilt=18.0)
+    few = _even(outline, 14)
+    return Shape(outline, few * math.sqrt(_area(outline) / _area(few)), tilt=18.0)
 
 
 SHAPE_TABLE: dict[str, Shape] = {
-    "circle": Shape(_circle(48), _circle(12), tilt=0.0),
+    "circle": Shape(_circle(48), _circle(12, _same_area(30)), tilt=0.0),
     "square": _straight((-1, -1), (1, -1), (1, 1), (-1, 1), tilt=13.0),
     "triangle": _straight((0, -1), (1, 0.8), (-1, 0.8), tilt=18.0),
     "star": _star(),
-    "ring": Shape(_circle(48), _circle(12), hole=_circle(32, 0.55), tilt=0.0),
+    "ring": Shape(_circle(48), _circle(12, _same_area(30)), hole=_circle(32, 0.55), tilt=0.0),
     "cross": _straight(
         *((-0.33, -1), (0.33, -1), (0.33, -0.33), (1, -0.33), (1, 0.33), (0.33, 0.33)),
         *((0.33, 1), (-0.33, 1), (-0.33, 0.33), (-1, 0.33), (-1, -0.33), (-0.33, -0.33)),

@@ -62,11 +62,13 @@ def tones(name: str, colour: Colour, spread: float) -> tuple[Colour, Colour]:
 
 def paint(pattern: Bytes, low: Colour, high: Colour) -> Bytes:
     """(h, w) weights to (h, w, 3) RGB: 0 is `low`, 255 is `high`."""
-    ramp = np.arange(256, dtype=np.int32)[:, None]
-    table = (np.array(low) * (255 - ramp) + np.array(high) * ramp) // 255  # (256, 3)
-    merged: Bytes = cv2.merge((pattern, pattern, pattern))
-    painted: Bytes = cv2.LUT(merged, table.astype(np.uint8)[None])
+    table = ((np.array(low)[:, None] * _DOWN + np.array(high)[:, None] * _UP) // 255).astype(np.uint8)  # (3, 256)
+    painted: Bytes = cv2.merge([cv2.LUT(pattern, channel) for channel in table])
     return painted
+
+
+_UP = np.arange(256)
+_DOWN = 255 - _UP
 
 
 def cut(bank: Bytes, width: int, height: int, rng: random.Random) -> Bytes:
