@@ -25,7 +25,7 @@ class Bart(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.shared = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad)
+        self.shared = Table(config.vocab_size, config.d_model, padding_idx=config.pad)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.lm_head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -41,13 +41,21 @@ class Bart(nn.Module):
         return F.linear(hidden, head.weight)
 
     def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.init_std)
+        if not isinstance(module, nn.Linear | Table) or module.weight.is_meta:  # drawing for "meta" loads a compiler
+            return
+        nn.init.normal_(module.weight, std=self.config.init_std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        if isinstance(module, Table) and module.padding_idx is not None:
             with torch.no_grad():
                 module.weight[module.padding_idx].zero_()
+
+
+class Table(nn.Embedding):
+    """An embedding table that leaves its first values to the model that has it."""
+
+    def reset_parameters(self) -> None:
+        """Does nothing: values drawn here would be drawn again."""
 
 
 class Encoder(nn.Module):
@@ -95,7 +103,7 @@ class PositionedEmbedding(nn.Module):
         super().__init__()
         self.limit = config.max_positions
         self.dropout = config.dropout
-        self.embed_positions = nn.Embedding(config.max_positions + POSITION_OFFSET, config.d_model)
+        self.embed_positions = Table(config.max_positions + POSITION_OFFSET, config.d_model)
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
 
     def forward(self, embedded: Tensor, past: int) -> Tensor:

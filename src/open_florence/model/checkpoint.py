@@ -89,12 +89,14 @@ def write_weights(
     if layout == "native":
         config = _room_for_image_token(config, state)
     tensors = dict(to_layout(config, state, layout))
+    shared = state[SHARED]
     if layout == "microsoft":
-        # The original code does not tie what it loads, so every alias is written.
-        shared = state[SHARED]
+        # The original code does not tie the output layer of what it loads.
         tensors.setdefault(HEAD_NAME[layout], shared)
-        tensors |= dict.fromkeys(embedding_aliases(layout), shared) if file_format == "bin" else {}
         tensors[LOGITS_BIAS] = torch.zeros(1, config.text.vocab_size, dtype=shared.dtype)
+    if (layout == "native" and not config.text.tied) or (layout == "microsoft" and file_format == "bin"):
+        # Untied, transformers looks for each alias; a .bin of the original has them all, as one storage.
+        tensors |= dict.fromkeys(embedding_aliases(layout), shared)
     record = config.to_json(layout)
     record["dtype" if layout == "native" else "torch_dtype"] = str(state[SHARED].dtype).removeprefix("torch.")
     _write_json(folder / "config.json", record)

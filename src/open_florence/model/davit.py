@@ -189,9 +189,11 @@ def _depthwise(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
+    if not isinstance(module, nn.Linear | nn.Conv2d) or module.weight.is_meta:  # drawing for "meta" loads a compiler
+        return
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv2d):
+    else:
         nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+    if module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from open_florence.model.bart import Bart
+from open_florence.model.bart import Bart, Table
 from open_florence.model.config import FlorenceConfig, VisionConfig
 from open_florence.model.davit import DaViT
 from open_florence.model.kv_cache import KVCache
@@ -98,14 +98,15 @@ class Projector(nn.Module):
         super().__init__()
         dim = config.dims[-1]
         self.limit = config.positions
-        self.column_embeddings = nn.Embedding(config.positions, dim // 2)
-        self.row_embeddings = nn.Embedding(config.positions, dim - dim // 2)
+        self.column_embeddings = Table(config.positions, dim // 2)
+        self.row_embeddings = Table(config.positions, dim - dim // 2)
         self.image_projection = nn.Linear(dim, config.projection_dim, bias=False)
         self.image_proj_norm = nn.LayerNorm(config.projection_dim)
         self.temporal: Tensor
-        self.register_buffer("temporal", temporal_table(config.frames, dim))
+        self.register_buffer("temporal", temporal_table(config.frames, dim).to(self.image_projection.weight.device))
         for table in (self.column_embeddings, self.row_embeddings, self.image_projection):
-            nn.init.trunc_normal_(table.weight, std=0.02)
+            if not table.weight.is_meta:
+                nn.init.trunc_normal_(table.weight, std=0.02)
 
     def forward(self, feature_map: Tensor) -> Tensor:
         """(I, C, H, W) -> visual tokens (I, 1 + H W, d): the mean of all cells, then the cells row by row."""
@@ -125,6 +126,7 @@ class Projector(nn.Module):
 
 def temporal_table(frames: int, dim: int) -> Tensor:
     """The fixed temporal table (frames, dim): sines in the even channels, cosines in the odd ones."""
-    rates = torch.exp(torch.arange(dim // 2).float() * -(math.log(10000) / (dim // 2)))
-    angles = torch.arange(frames).float()[:, None] * rates  # (frames, dim / 2)
+    steps = torch.arange(dim // 2, device="cpu").float()  # whatever device is being built for
+    rates = torch.exp(steps * -(math.log(10000) / (dim // 2)))
+    angles = torch.arange(frames, device="cpu").float()[:, None] * rates  # (frames, dim / 2)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
