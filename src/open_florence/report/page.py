@@ -58,18 +58,21 @@ class Summary:
     tasks: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     sources: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
 
     def add(self, sample: Sample) -> None:
         """Counts one sample."""
         self.images += 1
+        if len(self.folders) < 2:
+            self.folders.add(Path(sample.path).parent.name)
         for annotation in sample.annotations:
             self.answers += 1
             self.regions += len(annotation.regions)
             self.tasks[annotation.task] += 1
             self.labels.update(region_label(annotation, region) for region in annotation.regions)
-            if len(self.sources) < 2:
+            if annotation.source and len(self.sources) < 2:
                 self.sources.add(annotation.source)
         if len(self.labels) > 50 * MOST_LABELS:  # keep memory bounded where every label is another sentence
             self.labels = Counter(dict(self.labels.most_common(10 * MOST_LABELS)))
@@ -153,10 +156,13 @@ def _head(folder: Path, summary: Summary) -> dict[str, Any]:
     failed, failed_count = _read_failed(folder / "failed.jsonl")
     model = str(run.get("model") or next(iter(summary.sources), ""))
     date = str(run.get("date") or "")
+    # The images' folder is what a person knows them by; where they are of several, the folder of the annotations.
+    (name,) = summary.folders if len(summary.folders) == 1 else {""}
+    name = name or folder.resolve().name
     numbers = [(summary.images, "image"), (summary.answers, "answer"), (summary.regions, "region")]
     return {
-        "title": f"{folder.resolve().name}: annotations",
-        "heading": folder.resolve().name,
+        "title": f"{name}: annotations",
+        "heading": name,
         "details": [part for part in (f"Annotated by {model}" if model else "", _day(date)) if part],
         "numbers": [(f"{number:,}", noun if number == 1 else noun + "s") for number, noun in numbers],
         "tasks": [(task, task_name(task)) for task in _ordered_tasks(summary)],
