@@ -58,7 +58,7 @@ MAX_TARGET = 160
 def main(
     out: Path = Path("runs/tiny"),
     dense_steps: int = 3600,
-    steps: int = 11000,
+    steps: int = 8500,
     decay: int = 2500,
     dense_batch_size: int = 16,
     batch_size: int = 6,
