@@ -88,6 +88,7 @@ def test_a_region_is_asked_about_as_four_tokens():
         ("<REGION_TO_OCR>", "the sign", "needs a region as its query, not 'the sign'"),
         ("<REGION_TO_OCR>", "<loc_1><loc_2>", "needs a region as its query, not '<loc_1><loc_2>'"),
         ("<REGION_TO_OCR>", Region.box(1, 2), "has 1 numbers, its input has 2 axes"),
+        ("<REGION_TO_OCR>", Region("polygon", ()), "a polygon without points is nowhere"),
         ("<VQA>", None, "<VQA> needs words"),
         ("<CLASSIFICATION>", None, "<CLASSIFICATION> needs words"),
     ],

@@ -65,7 +65,7 @@ class Task:
             if self.query == "text":
                 raise OpenFlorenceError(f"{self.token} needs words as its query, not a region")
             query = write_points(corners(query), size)
-        elif self.query == "region" and not re.fullmatch(rf"(<loc_\d{{1,3}}>){{{2 * len(size)}}}", query.strip()):
+        elif self.query == "region" and not re.fullmatch(rf"(<loc_[0-9]{{1,3}}>){{{2 * len(size)}}}", query.strip()):
             raise OpenFlorenceError(f"{self.token} needs a region as its query, not {query[:80]!r}")
         return self.prompt.replace("{input}", query.strip())
 

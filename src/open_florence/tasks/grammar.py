@@ -102,11 +102,13 @@ class Words:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
+        self._text: str | None = ""
         self._start = self._end = -1
 
     def add(self, piece: Piece) -> None:
         """Append a piece of kind "words"."""
         self._texts.append(piece.text)
+        self._text = None
         if piece.text.strip():
             if self._start < 0:
                 self._start = piece.end - len(piece.text.lstrip())
@@ -115,7 +117,9 @@ class Words:
     @property
     def text(self) -> str:
         """The words, without spaces at either end; empty where there are none."""
-        return "".join(self._texts).strip()
+        if self._text is None:  # joined once, for all the regions of a label
+            self._text = "".join(self._texts).strip()
+        return self._text
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -141,10 +145,16 @@ def write_points(points: tuple[Point, ...], size: Size) -> str:
 
 
 def corners(region: Region) -> tuple[Point, ...]:
-    """The two corners by which a question names a region: a box's own, of another region those of the box around it."""
+    """The two corners by which a question names a region: a box's own, of another region those of the box around it.
+
+    Raises OpenFlorenceError for a polygon without points.
+    """
     if region.kind == "box":
         return region.parts[0]
-    low, high = bounds([point for part in region.parts for point in part])
+    points = [point for part in region.parts for point in part]
+    if not points:
+        raise OpenFlorenceError(f"a {region.kind} without points is nowhere, so nothing can be asked about it")
+    low, high = bounds(points)
     return tuple(low.tolist()), tuple(high.tolist())
 
 

@@ -174,9 +174,7 @@ def _read_boxes_or_quads(entry: Entry, reading: Reading, kind: Kind) -> None:
     single = kind == "quad" and entry.words.span is not None
     start = len(reading.regions)
     for is_location, group in groupby(entry.tokens, key=lambda piece: piece.kind == "location"):
-        run = list(group)
-        reading.sound &= is_location
-        first = 0
+        run, first = list(group), 0
         while is_location and first + length <= len(run) and not (single and len(reading.regions) > start):
             reading.keep(kind, [run[first : first + length]], entry)
             first += length
