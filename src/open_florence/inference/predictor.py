@@ -18,7 +18,7 @@ from torch import Tensor
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import open_image
 from open_florence.inference.generate import GenerationConfig, generate
-from open_florence.inference.pretrained import load_model
+from open_florence.inference.pretrained import SHIPPED, find_folder, load_model
 from open_florence.inference.score import score_answers
 from open_florence.model.florence import Florence, Memory
 from open_florence.processor import Processor
@@ -73,9 +73,12 @@ class Predictor:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path, dtype: torch.dtype | None = None, device: str | torch.device | None = None
+        cls,
+        name_or_folder: str | Path,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
     ) -> Predictor:
-        """ "tiny" (ships with the package), a folder, or a name on the Hugging Face hub; see `load_model`."""
+        """By name: "tiny", which ships with the package, a folder, or a name on the hub. See `load_model`."""
         model, processor = load_model(name_or_folder, dtype=dtype, device=device)
         return cls(model, processor, source_name(name_or_folder))
 
@@ -220,11 +223,11 @@ class Predictor:
 
 
 def source_name(name_or_folder: str | Path) -> str:
-    """What annotations of this checkpoint call their source: "open-florence-tiny", a hub name, or a folder's name."""
-    if isinstance(name_or_folder, str) and name_or_folder == "tiny":
-        return "open-florence-tiny"
-    folder = Path(name_or_folder)
-    return folder.resolve().name if folder.is_dir() else str(name_or_folder)
+    """What annotations of a checkpoint call their source: "open-florence-tiny", a folder's name, or a hub name."""
+    folder = find_folder(name_or_folder)
+    if folder.parent == SHIPPED:
+        return f"open-florence-{folder.name}"
+    return folder.resolve().name if Path(name_or_folder).expanduser().is_dir() else str(name_or_folder)
 
 
 def _asked(ask: Ask) -> tuple[Task, str | Region | None]:

@@ -62,6 +62,10 @@ class GenerationConfig:
         for name in ("max_new_tokens", "num_beams", "num_return_sequences"):
             if getattr(self, name) < 1:
                 raise OpenFlorenceError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.no_repeat_ngram_size < 0:
+            raise OpenFlorenceError(f"no_repeat_ngram_size is 0 or more, not {self.no_repeat_ngram_size}")
+        if self.early_stopping not in (True, False, "never"):
+            raise OpenFlorenceError(f'early_stopping is True, False or "never", not {self.early_stopping!r}')
         if self.temperature <= 0:
             raise OpenFlorenceError(f"temperature is above 0, not {self.temperature} (greedy is do_sample=False)")
         if self.top_k is not None and self.top_k < 1:
