@@ -16,7 +16,7 @@ from torch import Tensor
 from open_florence.errors import OpenFlorenceError
 from open_florence.model.adapter import CONFIG_NAME, base_of, merge_adapter
 from open_florence.model.checkpoint import CheckpointError, Format, read_weights, write_weights
-from open_florence.model.config import ConfigError, FlorenceConfig, Layout
+from open_florence.model.config import LAYOUTS, FlorenceConfig, Layout
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
 
@@ -74,6 +74,8 @@ def save_model(
     folder that cannot be written.
     """
     config = model.config
+    if layout not in LAYOUTS:
+        raise OpenFlorenceError(f"a layout is one of {', '.join(LAYOUTS)}, not {layout!r}")
     if layout == "native" and config.image_token_id is None:
         # transformers gives the placeholder the first id its tokenizer has free
         config = replace(config, image_token_id=processor.tokenizer.image_token_id or len(processor.tokenizer))
@@ -82,8 +84,6 @@ def save_model(
     try:
         write_weights(folder, config, state, layout, file_format)
         processor.save(folder)
-    except ConfigError as error:
-        raise OpenFlorenceError(str(error)) from error
     except OSError as error:
         raise OpenFlorenceError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
 
@@ -104,9 +104,9 @@ def find_folder(name_or_folder: str | Path) -> Path:
     if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name).is_dir():
         return SHIPPED / name
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path
-    if path.exists():
+    if name and path.exists():
         raise OpenFlorenceError(f"{name} is a file: name the folder that holds the model")
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
         return _download(name)
@@ -130,7 +130,7 @@ def _read(folder: Path) -> tuple[FlorenceConfig, dict[str, Tensor], Processor]:
 
 def _download(name: str) -> Path:
     import huggingface_hub  # only here: importing it takes longer than loading a small model
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
         for kind in WEIGHTS:
@@ -142,6 +142,8 @@ def _download(name: str) -> Path:
         return folder
     except RepositoryNotFoundError as error:
         raise OpenFlorenceError(f"there is no model {name} on the hub, or it is not public") from error
+    except HFValidationError as error:
+        raise OpenFlorenceError(f"{name} is not a name the hub could have") from error
     except HfHubHTTPError as error:
         raise OpenFlorenceError(f"the hub refused to give {name}: {str(error).splitlines()[0]}") from error
     except Exception as error:  # without a network the exception is that of the HTTP library of the day

@@ -58,7 +58,7 @@ def merge_adapter(
         name.removeprefix(PREFIX).replace(".default.", ".").replace(".modules_to_save.", "."): tensor
         for name, tensor in read_tensors(folder, ("adapter_model",)).items()
     }
-    layout = layout_of({name.removeprefix("lm_head."): t for name, t in tensors.items()}, folder)
+    layout = layout_of(tensors, folder)
     state = dict(state)
     head = HEAD_NAME[layout].removesuffix("weight")
     if config.text.tied and any(name.startswith(head) for name in tensors):

@@ -122,9 +122,9 @@ def read_config(folder: Path) -> FlorenceConfig:
 
 def layout_of(names: Mapping[str, Tensor], place: Path) -> Layout:
     """Which code wrote these names. Raises CheckpointError when neither did."""
-    if any(name.startswith("model.") for name in names):
+    if any(name.startswith(("model.", "lm_head.")) for name in names):
         return "native"
-    if any(name.startswith("language_model.") for name in names):
+    if any(name.startswith(("language_model.", "vision_tower.")) for name in names):
         return "microsoft"
     raise CheckpointError(f"the weights in {place} are not a Florence-2's: none has a name that its layouts use")
 
