@@ -104,3 +104,31 @@ REGION = {"kind": "box", "parts": [[[1, 2], [3, 4]]]}
 def test_errors_name_the_field(kind, record, message):
     with pytest.raises(ValueError, match=message):
         kind.from_json(record)
+
+
+@pytest.mark.parametrize(
+    ("kind", "record", "field"),
+    [
+        (Region, REGION | {"parts": [[[1, "x"], [3, 4]]]}, "parts"),
+        (Region, REGION | {"parts": 7}, "parts"),
+        (Region, REGION | {"parts": [[1, 2], [3, 4]]}, "parts"),
+        (Region, REGION | {"parts": None}, "parts"),
+        (Region, REGION | {"span": [1]}, "span"),
+        (Region, REGION | {"span": "ab"}, "span"),
+        (Region, REGION | {"score": "high"}, "score"),
+        (Region, REGION | {"label": 5}, "label"),
+        (Annotation, {"task": "<OD>", "regions": None}, "regions"),
+        (Annotation, {"task": "<OD>", "regions": [7]}, "Region"),
+        (Annotation, {"task": "<OD>", "query": 7}, "query"),
+        (Annotation, {"task": "<OD>", "complete": "yes"}, "complete"),
+        (Annotation, {"task": 3}, "task"),
+        (Annotation, ["task"], "Annotation"),
+        (Sample, {"id": "a", "path": "b", "size": "big"}, "size"),
+        (Sample, {"id": "a", "path": "b", "size": 3}, "size"),
+        (Sample, {"id": 1, "path": "b", "size": [3]}, "id"),
+        (Sample, "{}", "Sample"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_its_field(kind, record, field):
+    with pytest.raises(ValueError, match=field):
+        kind.from_json(record)

@@ -57,9 +57,14 @@ class Region:
     def from_json(cls, record: dict[str, Any]) -> Region:
         """The inverse of `to_json`. Raises ValueError naming the field that is wrong."""
         _check_fields(cls, record)
-        parts = tuple(tuple(tuple(float(v) for v in point) for point in part) for part in record["parts"])
+        try:
+            parts = tuple(tuple(tuple(float(v) for v in point) for point in part) for part in record["parts"])
+        except (TypeError, ValueError):
+            raise ValueError(f"Region's field 'parts' is not a list of lists of points: {record['parts']!r}") from None
         span = record.get("span")
-        return cls(**{**record, "parts": parts, "span": None if span is None else (int(span[0]), int(span[1]))})
+        if span is not None and (len(span) != 2 or not all(isinstance(end, int) for end in span)):
+            raise ValueError(f"Region's field 'span' is not two whole numbers: {span!r}")
+        return cls(**{**record, "parts": parts, "span": None if span is None else (span[0], span[1])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,11 @@ class Sample:
         """The inverse of `to_json`. Raises ValueError naming the field that is wrong."""
         _check_fields(cls, record)
         annotations = tuple(Annotation.from_json(annotation) for annotation in record.get("annotations", ()))
-        return cls(record["id"], record["path"], tuple(float(v) for v in record["size"]), annotations)
+        try:
+            size = tuple(float(v) for v in record["size"])
+        except (TypeError, ValueError):
+            raise ValueError(f"Sample's field 'size' is not a list of numbers: {record['size']!r}") from None
+        return cls(record["id"], record["path"], size, annotations)
 
 
 def _plain(value: Region | Annotation | Sample) -> dict[str, Any]:
@@ -133,10 +142,27 @@ def _plain(value: Region | Annotation | Sample) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
 
 
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "Kind": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float | None": (int, float, type(None)),
+    "str | Region | None": (str, dict, type(None)),
+    "tuple[int, int] | None": (list, tuple, type(None)),
+}
+"""What JSON holds for a field of each type; any other is a tuple, which is a list there."""
+
+
 def _check_fields(cls: type[Region] | type[Annotation] | type[Sample], record: dict[str, Any]) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{cls.__name__} is a JSON object, not {record!r}")
     names = {f.name for f in fields(cls)}
     required = {"Region": {"kind", "parts"}, "Annotation": {"task"}, "Sample": {"id", "path", "size"}}[cls.__name__]
     if missing := required - record.keys():
         raise ValueError(f"{cls.__name__} lacks the field {sorted(missing)[0]!r}")
     if unknown := record.keys() - names:
         raise ValueError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}")
+    for f in fields(cls):
+        if f.name in record and not isinstance(record[f.name], _JSON_TYPES.get(str(f.type), (list, tuple))):
+            raise ValueError(f"{cls.__name__}'s field {f.name!r} is not {f.type}: {record[f.name]!r}")
