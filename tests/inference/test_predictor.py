@@ -13,7 +13,7 @@ from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
 from open_florence.inference.generate import GenerationConfig
-from open_florence.inference.predictor import Predictor
+from open_florence.inference.predictor import Predictor, source_name
 from open_florence.inference.pretrained import save_model
 from open_florence.model.config import FlorenceConfig, TextConfig, VisionConfig
 from open_florence.model.florence import Florence, Memory
@@ -262,7 +262,7 @@ def test_classification_is_the_probability_of_whole_answers(predictor: Predictor
 @pytest.mark.parametrize("query", ["cat<and>dog<and> cat", ["cat", "dog"]])
 def test_classification_answers_with_the_likeliest_label(predictor: Predictor, query: Any) -> None:
     answer = predictor.predict(picture(), ("<CLASSIFICATION>", query))
-    label, probability = next(iter(predictor.classify(picture(), ["cat", "dog"]).items()))
+    label, probability = next(iter(predictor.classify(picture(), "cat<and>dog").items()))
     assert (answer.text, answer.score) == (label, pytest.approx(probability))
     assert (answer.task, answer.source, answer.regions) == ("<CLASSIFICATION>", "random", ())
 
@@ -337,6 +337,7 @@ def test_from_a_folder(predictor: Predictor, tmp_path: Path) -> None:
     settings = GenerationConfig(max_new_tokens=20)
     answer = loaded.predict(picture(), "<OD>", generation=settings)
     assert answer.source == "my-model"
+    assert source_name("microsoft/Florence-2-base") == "microsoft/Florence-2-base"
     assert same(answer, predictor.predict(picture(), "<OD>", generation=settings))
 
 

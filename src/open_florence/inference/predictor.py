@@ -6,6 +6,7 @@ images' questions together. Letters: I images, B questions, L prompt tokens, N v
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import open_image
 from open_florence.inference.generate import GenerationConfig, generate
-from open_florence.inference.pretrained import SHIPPED, find_folder, load_model
+from open_florence.inference.pretrained import SHIPPED, load_model
 from open_florence.inference.score import score_answers
 from open_florence.model.florence import Florence, Memory
 from open_florence.processor import Processor
@@ -57,7 +58,7 @@ class Predictor:
     `predictor.predict("photo.jpg", "<OD>")` gives one `Annotation`, a list of tasks a list of them. Coordinates, in
     queries and answers, are pixels of the original image. Without other settings the answer is the likeliest token
     after the likeliest token and nothing is banned; `published=True` decodes as Microsoft's checkpoints are published
-    (3 beams, no three tokens in a row twice), which writes better captions but breaks answers that rightly repeat.
+    (3 beams, no three tokens in a row twice): often the better caption, but it breaks answers that rightly repeat.
     """
 
     def __init__(
@@ -120,19 +121,20 @@ class Predictor:
             answers += self._answer(some, asked, settings)
         return answers
 
-    def classify(self, image: Any, labels: Sequence[str], task: str = CLASSIFICATION) -> dict[str, float]:
+    def classify(self, image: Any, labels: str | Sequence[str]) -> dict[str, float]:
         """How probable each label is among those given, the likeliest first; the probabilities sum to 1.
 
         A label's weight is the probability that the model answers the caption's question with exactly this label and
-        then stops; it is not divided by the label's length, so that the weights are those of whole answers.
+        then stops; it is not divided by the label's length, so that the weights are those of whole answers. `labels`:
+        a list, or "cat<and>dog".
         """
-        row = find_task(task)
-        query = SEPARATOR.join(_labels(labels))
+        task = find_task(CLASSIFICATION)
+        query = SEPARATOR.join(_labels(labels.split(SEPARATOR) if isinstance(labels, str) else labels))
         with torch.inference_mode():
             picture = open_image(image)
-            question = _Question(0, 0, row, query, row.question(query, _size(picture)))
+            question = _Question(0, 0, task, query, task.question(query, _size(picture)))
             memory = self._encode(self._features([picture]), [question])
-            return self._label_probabilities(memory, query.split(SEPARATOR))
+            return self._label_probabilities(memory, _labels(query.split(SEPARATOR)))
 
     def _answer(
         self, images: Sequence[Any], asked: list[tuple[Task, str | Region | None]], settings: GenerationConfig
@@ -224,10 +226,11 @@ class Predictor:
 
 def source_name(name_or_folder: str | Path) -> str:
     """What annotations of a checkpoint call their source: "open-florence-tiny", a folder's name, or a hub name."""
-    folder = find_folder(name_or_folder)
-    if folder.parent == SHIPPED:
-        return f"open-florence-{folder.name}"
-    return folder.resolve().name if Path(name_or_folder).expanduser().is_dir() else str(name_or_folder)
+    name = str(name_or_folder)
+    if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name).is_dir():
+        return f"open-florence-{name}"
+    folder = Path(name).expanduser()
+    return folder.resolve().name if folder.is_dir() else name
 
 
 def _asked(ask: Ask) -> tuple[Task, str | Region | None]:
