@@ -4,7 +4,8 @@
 
 Published weights are not needed to know what a run costs: a checkpoint of the published shape is written in
 Microsoft's layout with random weights, and `open-florence annotate` runs over the folder with all tasks. The labels are
-nonsense, the work is not. TOKENIZER is a folder with the published tokenizer.json. Both default to the tests' real data.
+nonsense, the work is not. TOKENIZER is a folder with the published tokenizer.json. Both default to the
+tests' real data.
 """
 
 import json

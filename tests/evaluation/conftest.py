@@ -27,13 +27,12 @@ class Oracle:
     def _key(image):
         return image_id(open_image(image) if isinstance(image, str) else Image.fromarray(image))
 
-    def predict(self, image, tasks, *, generation=None):
-        self.calls.append(("predict", 1, len(tasks)))
-        return [self.change(self.known[self._key(image), task, query]) for task, query in tasks]
-
-    def predict_batch(self, images, tasks, *, generation=None):
-        self.calls.append(("predict_batch", len(images), len(tasks)))
-        return [[self.change(self.known[self._key(image), task, None]) for task in tasks] for image in images]
+    def predict_each(self, requests, *, generation=None):
+        self.calls.append(len(requests))
+        return [
+            [self.change(self.known[self._key(image), task, query]) for task, query in asked]
+            for image, asked in requests
+        ]
 
 
 @pytest.fixture(scope="session")

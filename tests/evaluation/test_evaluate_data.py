@@ -93,13 +93,9 @@ def test_generation_settings_reach_the_predictor(folder):
     seen = []
 
     class Listening:
-        def predict(self, image, tasks, *, generation=None):
+        def predict_each(self, requests, *, generation=None):
             seen.append(generation)
-            return [Annotation(task) for task, _ in tasks]
-
-        def predict_batch(self, images, tasks, *, generation=None):
-            seen.append(generation)
-            return [[Annotation(task) for task in tasks] for _ in images]
+            return [[Annotation(task) for task, _ in asked] for _, asked in requests]
 
     beams = GenerationConfig(num_beams=3)
     evaluate(Listening(), folder, progress=False, generation=beams)

@@ -198,10 +198,7 @@ def test_every_task_has_a_metric():
 def test_images_are_encoded_in_batches(oracle):
     predictor = oracle(DATA, limit=10)
     evaluate(predictor, DATA, limit=10, batch_size=4, progress=False)
-    batches = [call for call in predictor.calls if call[0] == "predict_batch"]
-    assert sum(images for _, images, _ in batches) == 10
-    assert len(batches) <= 2 * 3  # with and without printed words, three times
-    assert len(predictor.calls) - len(batches) == 10
+    assert predictor.calls == [4, 4, 2]
 
 
 def test_the_batch_size_changes_nothing(oracle):
@@ -237,11 +234,8 @@ def test_the_report_prints_and_is_written(truth_report, tmp_path):
 
 def test_an_answer_without_a_source_is_fine():
     class Mute:
-        def predict(self, image, tasks, *, generation=None):
-            return [Annotation(task) for task, _ in tasks]
-
-        def predict_batch(self, images, tasks, *, generation=None):
-            return [[Annotation(task) for task in tasks] for _ in images]
+        def predict_each(self, requests, *, generation=None):
+            return [[Annotation(task) for task, _ in asked] for _, asked in requests]
 
     report = evaluate(Mute(), "scenes:validation", limit=3, progress=False)
     assert report.model == ""

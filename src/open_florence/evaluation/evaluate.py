@@ -35,13 +35,10 @@ SCENE_TOKENS = 128
 class Answering(Protocol):
     """What is evaluated: a `Predictor`, or anything that answers like one."""
 
-    def predict(self, image: Any, tasks: Any, *, generation: GenerationConfig | None = None) -> Any:
-        """Answers to a list of (task, query) about one image."""
-
-    def predict_batch(
-        self, images: Sequence[Any], tasks: Any, *, generation: GenerationConfig | None = None
+    def predict_each(
+        self, requests: Sequence[tuple[Any, Any]], *, generation: GenerationConfig | None = None
     ) -> list[list[Annotation]]:
-        """Answers to a list of tasks about every image."""
+        """Answers to (image, [(task, query), ...]) by (image, [...])."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,11 @@ def evaluate(
     images = 0
     for batch in batches:
         asked = [[q for q in item.questions if q.task in source.metrics and q.task in wanted] for item in batch]
-        for item, questions, found in zip(batch, asked, _ask(predictor, batch, asked, settings), strict=True):
+        requests = [
+            (item.image, [(q.task, q.query) for q in questions]) for item, questions in zip(batch, asked, strict=True)
+        ]
+        answered = predictor.predict_each(requests, generation=settings)
+        for item, questions, found in zip(batch, asked, answered, strict=True):
             for truth, answer in zip(questions, found, strict=True):
                 names.add(answer.source)
                 answers.setdefault(truth.task, Answers()).add(truth, answer, images, item.size, item.scene)
@@ -152,28 +153,3 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
-
-
-def _ask(
-    predictor: Answering, batch: list[Item], asked: list[list[Annotation]], generation: GenerationConfig | None
-) -> list[list[Annotation]]:
-    """The answers to each item's questions, in their order.
-
-    Tasks without a query are the same for many images and are asked in one batch; queries are each image's own.
-    """
-    answers: list[dict[tuple[str, object], Annotation]] = [{} for _ in batch]
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for index, questions in enumerate(asked):
-        alike.setdefault(tuple(q.task for q in questions if q.query is None), []).append(index)
-    for tasks, indices in alike.items():
-        if tasks:
-            images = [batch[index].image for index in indices]
-            found = predictor.predict_batch(images, list(tasks), generation=generation)
-            for index, texts in zip(indices, found, strict=True):
-                answers[index].update({(task, None): answer for task, answer in zip(tasks, texts, strict=True)})
-    for index, questions in enumerate(asked):
-        queries = [(q.task, q.query) for q in questions if q.query is not None]
-        if queries:
-            found = predictor.predict(batch[index].image, queries, generation=generation)
-            answers[index].update(zip(queries, found, strict=True))
-    return [[found[q.task, q.query] for q in questions] for questions, found in zip(asked, answers, strict=True)]

@@ -114,11 +114,24 @@ class Predictor:
         generation: GenerationConfig | None = None,
     ) -> list[list[Annotation]]:
         """Every task about every image: one list per image, in the order of the tasks. Arguments as in `predict`."""
-        asked = [_asked(ask) for ask in (tasks if isinstance(tasks, list) else [tasks])]
+        asks = tasks if isinstance(tasks, list) else [tasks]
+        return self.predict_each([(image, asks) for image in images], published, generation)
+
+    def predict_each(
+        self,
+        requests: Sequence[tuple[Any, Asks]],
+        published: bool = False,
+        generation: GenerationConfig | None = None,
+    ) -> list[list[Annotation]]:
+        """Each image with tasks of its own, (image, tasks) by (image, tasks): one list of answers per request.
+
+        What `predict_batch` is for when the queries differ between images. Arguments as in `predict`.
+        """
         settings = self._settings(published, generation)
+        asked = [(image, [_asked(ask) for ask in asks]) for image, asks in requests]
         answers: list[list[Annotation]] = []
-        for some in _chunks(images, self.max_images):
-            answers += self._answer(some, asked, settings)
+        for some in _chunks(asked, self.max_images):
+            answers += self._answer(some, settings)
         return answers
 
     def classify(self, image: Any, labels: str | Sequence[str]) -> dict[str, float]:
@@ -137,16 +150,17 @@ class Predictor:
             return self._label_probabilities(memory, _labels(query.split(SEPARATOR)))
 
     def _answer(
-        self, images: Sequence[Any], asked: list[tuple[Task, str | Region | None]], settings: GenerationConfig
+        self, requests: Sequence[tuple[Any, list[tuple[Task, str | Region | None]]]], settings: GenerationConfig
     ) -> list[list[Annotation]]:
-        """All tasks about at most `max_images` images."""
-        pictures = [open_image(image) for image in images]
+        """The answers of at most `max_images` requests."""
+        pictures = [open_image(image) for image, _ in requests]
         sizes = [_size(picture) for picture in pictures]
-        questions = [  # task by task, so that questions and answers of like length are decoded together
-            _Question(image, place, task, query, task.question(query, size))
+        questions = [
+            _Question(image, place, task, query, task.question(query, sizes[image]))
+            for image, (_, asked) in enumerate(requests)
             for place, (task, query) in enumerate(asked)
-            for image, size in enumerate(sizes)
         ]
+        questions.sort(key=lambda question: question.task.token)  # answers of like length are decoded together
         answers: dict[tuple[int, int], Annotation] = {}
         with torch.inference_mode():
             features = self._features(pictures)
@@ -156,7 +170,7 @@ class Predictor:
             written = [question for question in questions if question.task.token != CLASSIFICATION]
             for some in _chunks(written, max(1, self.max_rows // settings.num_beams)):
                 answers |= self._write(features, some, sizes, settings)
-        return [[answers[image, place] for place in range(len(asked))] for image in range(len(images))]
+        return [[answers[image, place] for place in range(len(asked))] for image, (_, asked) in enumerate(requests)]
 
     def _write(
         self, features: Tensor, questions: Sequence[_Question], sizes: list[Size], settings: GenerationConfig
