@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 # Idle threads sleep instead of spinning, so that two processes on two cores do not slow each other down.
 export OMP_WAIT_POLICY := PASSIVE

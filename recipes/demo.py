@@ -186,4 +186,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except OpenFlorenceError as error:
+        raise SystemExit(f"demo: {error}") from None

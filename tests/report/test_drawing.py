@@ -23,7 +23,9 @@ def coloured(picture: Image.Image, colour: str) -> Any:
 
 def test_a_small_image_is_enlarged_and_its_box_with_it() -> None:
     image = Image.new("RGB", (160, 80), GREY)
-    picture = draw(image, [Annotation("<OD>", regions=(Region.box(40, 40, 120, 60, label="cat", score=0.5),))])
+    picture = draw(
+        image, [Annotation("<OD>", regions=(Region.box(40, 40, 120, 60, label="cat", score=0.5),))], Palette()
+    )
     assert picture.size == (480, 240)
     rows, columns = coloured(picture, Palette().colour("cat"))
     assert abs(int(columns.min()) - 120) <= 3
@@ -46,7 +48,7 @@ def test_without_annotations_the_image_comes_back() -> None:
 def test_lines_and_letters_grow_with_the_image() -> None:
     def ink_share(width: int, height: int) -> float:
         box = Region.box(width / 4, height / 4, width / 2, height / 2, label="cat", score=0.5)
-        picture = draw(Image.new("RGB", (width, height), GREY), [Annotation("<OD>", regions=(box,))])
+        picture = draw(Image.new("RGB", (width, height), GREY), [Annotation("<OD>", regions=(box,))], Palette())
         return len(coloured(picture, Palette().colour("cat"))[0]) / (width * height)
 
     small, large = ink_share(640, 480), ink_share(3840, 2160)
@@ -76,7 +78,7 @@ def test_a_grounded_phrase_has_the_colour_of_its_box() -> None:
     star = Region("box", (((20.0, 20.0), (90.0, 90.0)),), "a red star", span=(0, 10))
     circle = Region("box", (((100.0, 20.0), (150.0, 90.0)),), "a blue circle", span=(18, 31))
     grounded = Annotation("<CAPTION_TO_PHRASE_GROUNDING>", text, (star, circle), text)
-    picture = draw(Image.new("RGB", (160, 160), GREY), [grounded])
+    picture = draw(Image.new("RGB", (160, 160), GREY), [grounded], Palette())
     assert picture.height > 480
     strip = picture.crop((0, 480, 480, picture.height))
     palette = Palette()
@@ -87,7 +89,7 @@ def test_a_grounded_phrase_has_the_colour_of_its_box() -> None:
 
 def test_an_answer_about_a_region_stands_at_the_region() -> None:
     asked = Annotation("<REGION_TO_CATEGORY>", "hexagon", query=Region.box(100, 100, 300, 300), score=0.9)
-    picture = draw(Image.new("RGB", (500, 500), GREY), [asked])
+    picture = draw(Image.new("RGB", (500, 500), GREY), [asked], Palette())
     assert picture.size == (500, 500)
     rows, columns = coloured(picture, Palette().colour("hexagon"))
     assert 90 < rows.mean() < 310

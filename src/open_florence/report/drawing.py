@@ -62,32 +62,40 @@ def text_size(picture: Image.Image) -> int:
 
 
 def _draw_regions(picture: Image.Image, marks: Sequence[Mark], factors: NDArray[np.float64]) -> Image.Image:
+    """The picture with its marks, large ones first, so that what lies within them stays visible."""
     sv = _supervision()
     thickness = max(2, round(min(picture.size) / 250))
-    # Large ones first, so that what lies within them stays visible.
+    scene = np.array(picture)[:, :, ::-1].copy()  # (H, W, 3), blue first as OpenCV has it
+    limit = np.array(picture.size) - 1.0
     for mark in sorted(marks, key=lambda mark: -mark.area):
-        parts = [
-            clip(np.array(part) * factors, (picture.width - 1, picture.height - 1))
-            for part in mark.region.parts
-            if part
-        ]
-        color = sv.Color.from_hex(mark.colour)
+        parts = [clip(np.array(part) * factors, limit.tolist()).round() for part in mark.region.parts if part]
         corners = np.concatenate(parts)  # (P, 2)
-        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])[None].round()  # (1, 4)
-        found = sv.Detections(xyxy=box, class_id=np.zeros(1, dtype=int))
-        if mark.asked:
-            length = max(4, int(min(box[0, 2:] - box[0, :2]) // 4))
-            picture = sv.BoxCornerAnnotator(color, 2 * thickness, length).annotate(picture, found)
-        elif mark.region.kind == "box":
-            picture = sv.BoxAnnotator(color, thickness).annotate(picture, found)
-        elif mark.region.kind == "quad":
-            found.data[sv.config.ORIENTED_BOX_COORDINATES] = np.stack(parts).round()  # (1, 4, 2)
-            picture = sv.OrientedBoxAnnotator(color, thickness).annotate(picture, found)
-        else:
-            found.mask = rasterize(parts, picture.size)[None]  # (1, H, W)
-            picture = sv.MaskAnnotator(color, opacity=0.4).annotate(picture, found)
-            picture = sv.PolygonAnnotator(color, thickness).annotate(picture, found)
-    return picture
+        # Only the surroundings are worked on: a large photo has many regions.
+        left, top = np.maximum(corners.min(axis=0) - 2 * thickness, 0).astype(int)
+        right, bottom = np.minimum(corners.max(axis=0) + 2 * thickness, limit).astype(int) + 1
+        around = scene[top:bottom, left:right].copy()
+        around = _draw_mark(sv, around, mark, [part - (left, top) for part in parts], thickness)
+        scene[top:bottom, left:right] = around
+    return Image.fromarray(scene[:, :, ::-1].copy())
+
+
+def _draw_mark(sv: Any, scene: Any, mark: Mark, parts: list[NDArray[np.float64]], thickness: int) -> Any:
+    """One mark on a scene (H, W, 3), its parts in pixels of the scene."""
+    color = sv.Color.from_hex(mark.colour)
+    corners = np.concatenate(parts)  # (P, 2)
+    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])[None]  # (1, 4)
+    found = sv.Detections(xyxy=box, class_id=np.zeros(1, dtype=int))
+    if mark.asked:
+        length = max(4, int(min(box[0, 2:] - box[0, :2]) // 4))
+        return sv.BoxCornerAnnotator(color, 2 * thickness, length).annotate(scene, found)
+    if mark.region.kind == "box":
+        return sv.BoxAnnotator(color, thickness).annotate(scene, found)
+    if mark.region.kind == "quad":
+        found.data[sv.config.ORIENTED_BOX_COORDINATES] = np.stack(parts)  # (1, 4, 2)
+        return sv.OrientedBoxAnnotator(color, thickness).annotate(scene, found)
+    found.mask = rasterize(parts, (scene.shape[1], scene.shape[0]))[None]  # (1, H, W)
+    scene = sv.MaskAnnotator(color, opacity=0.4).annotate(scene, found)
+    return sv.PolygonAnnotator(color, thickness).annotate(scene, found)
 
 
 def _draw_labels(picture: Image.Image, marks: Sequence[Mark], factors: NDArray[np.float64]) -> None:
