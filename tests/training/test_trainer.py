@@ -140,6 +140,48 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -> Non
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+TWO = """
+import random, sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+sys.path.insert(0, sys.argv[2])
+import conftest
+from open_florence.training.batches import collate
+from open_florence.training.trainer import SequenceObjective, TrainConfig, Trainer
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+processor = conftest.processor.__wrapped__()
+model = conftest.model.__wrapped__(processor)
+
+def batch_at(step):
+    rng = random.Random(2 * step + rank)
+    mixture = {"<CAPTION>": 1.0, "<OD>": 1.0}
+    return collate([conftest._square(rng)], processor, mixture, targets_per_image=2, max_target=60, rng=rng)
+
+objective = SequenceObjective(model, (processor.tokenizer.location_start, processor.tokenizer.location_count))
+trainer = Trainer(objective, TrainConfig(steps=3, log_every=1), batch_at, Path(sys.argv[1]))
+alone, _ = objective.losses(batch_at(0), 0, trainer.config)
+gradients = torch.autograd.grad(alone, list(model.projector.parameters()))
+trainer.run()
+torch.save({"weights": model.state_dict(), "alone": gradients}, Path(sys.argv[1]) / f"rank{rank}.pt")
+"""
+
+
+def test_two_processes_learn_from_two_batches_and_stay_equal(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += [str(tmp_path / "two.py"), str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    assert not all(torch.equal(a, b) for a, b in zip(first["alone"], second["alone"], strict=True))
+    assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
+    assert done.stdout.count("step 3/3") == 1, "one process writes the log"
+
+
 def test_the_learning_rate_warms_up_stays_and_decays() -> None:
     rates = [learning_rate(step, 1.0, warmup=10, steps=100, decay=40) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
