@@ -73,10 +73,9 @@ class AskingOn:
         """The answers to `tasks` and to the questions that follow from them, for each image."""
         settings = GenerationConfig.published() if published else GENERATION
         first = self.predictor.predict_batch(images, tasks, generation=settings)
-        return [
-            [*answers, *self.predictor.predict(image, further_questions(answers), generation=settings)]
-            for image, answers in zip(images, first, strict=True)
-        ]
+        requests = [(image, further_questions(answers)) for image, answers in zip(images, first, strict=True)]
+        second = self.predictor.predict_each(requests, generation=settings)
+        return [[*answers, *further] for answers, further in zip(first, second, strict=True)]
 
 
 def further_questions(answers: Sequence[of.Annotation]) -> list[Ask]:

@@ -43,11 +43,13 @@ class Knowing:
         self.scenes = {scene.image.tobytes(): scene for scene in scenes}
 
     def predict_batch(self, images: Sequence[Image.Image], tasks: list[Any], **_: Any) -> list[list[of.Annotation]]:
-        return [self.predict(image, tasks) for image in images]
+        return self.predict_each([(image, tasks) for image in images])
 
-    def predict(self, image: Image.Image, tasks: list[Any], **_: Any) -> list[of.Annotation]:
-        known = self.scenes[np.asarray(image).tobytes()].sample.annotations
-        return [self._answer(known, *(ask if isinstance(ask, tuple) else (ask, None))) for ask in tasks]
+    def predict_each(self, requests: Sequence[tuple[Image.Image, list[Any]]], **_: Any) -> list[list[of.Annotation]]:
+        return [
+            [self._answer(image, *(ask if isinstance(ask, tuple) else (ask, None))) for ask in tasks]
+            for image, tasks in requests
+        ]
 
     def _answer(self, known: Sequence[of.Annotation], task: str, query: Any) -> of.Annotation:
         fits = [
