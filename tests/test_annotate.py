@@ -37,12 +37,13 @@ class ColourReader:
     def predict_batch(
         self, images: Sequence[Image.Image], tasks: Sequence[Any], published: bool = False
     ) -> list[list[Annotation]]:
-        time.sleep(self.seconds)
+        if self.seconds:
+            time.sleep(self.seconds)
         return [[self._answer(image, task) for task in tasks] for image in images]
 
     def _answer(self, image: Image.Image, ask: Any) -> Annotation:
         task, query = ask if isinstance(ask, tuple) else (ask, None)
-        colour = "#%02x%02x%02x" % image.getpixel((0, 0))
+        colour = "#{:02x}{:02x}{:02x}".format(*image.getpixel((0, 0)))
         box = Region.box(0, 0, *image.size, label=colour, score=0.5)
         return Annotation(task, colour, (box,), query=query, source=self.source)
 
@@ -168,6 +169,25 @@ def test_an_image_the_model_fails_on_costs_only_itself(folder: Path, tmp_path: P
     }
 
 
+def test_a_question_the_model_refuses_is_told_at_once(folder: Path, tmp_path: Path) -> None:
+    class Refusing(ColourReader):
+        def predict_batch(self, images: Sequence[Any], *_: Any) -> list[list[Annotation]]:
+            raise OpenFlorenceError("the question is 2000 tokens long")
+
+    class RefusingOne(Choosy):
+        def predict_batch(self, images: Sequence[Image.Image], *rest: Any) -> list[list[Annotation]]:
+            try:
+                return super().predict_batch(images, *rest)
+            except RuntimeError:
+                raise OpenFlorenceError("of this image the question is too long") from None
+
+    (folder / "img0.png").write_bytes(b"")  # an unreadable image before it must not hide it
+    with pytest.raises(OpenFlorenceError, match="2000 tokens"):
+        annotate(folder, TASKS, tmp_path / "out", Refusing(), batch_size=3)
+    assert annotate(folder, TASKS, tmp_path / "out", RefusingOne(), batch_size=5).done == 8
+    assert failures(tmp_path / "out")[str(folder / "img4.png")] == "of this image the question is too long"
+
+
 def test_ctrl_c_leaves_a_folder_that_goes_on(folder: Path, tmp_path: Path) -> None:
     class Interrupted(ColourReader):
         calls = 0
@@ -205,7 +225,7 @@ def test_a_torn_last_line_is_cut_off_at_every_place(folder: Path, tmp_path: Path
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    """SIGKILL to this file run as a script four times, then to the end: one record an image, byte for byte those of an uninterrupted run."""
+    """SIGKILL four times, then to the end: one record an image, byte for byte those of an undisturbed run."""
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for number in range(60):

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from PIL import Image
 
@@ -93,7 +93,8 @@ def annotate(
     predictor. `restart` throws away what `out` holds. `on_progress` is called after every batch.
 
     Raises OpenFlorenceError, before anything is annotated, where there are no images, a task is unknown, `out` cannot
-    be written, is in use by another run, or was made with other settings (model, tasks, version).
+    be written, is in use by another run, or was made with other settings (model, tasks, version); and where the model
+    refuses the question for each of the first images.
     """
     if not tasks:
         raise OpenFlorenceError("there is no task to annotate with")
@@ -119,10 +120,22 @@ def annotate(
         with contextlib.closing(_opened(todo, ahead=batch_size)) as opened:
             for batch in _batches(opened, batch_size):
                 samples, failures = _annotate_batch(batch, answer)
+                refusals = [failure.reason for failure in failures if failure.mistake]
+                if refusals and not (samples or tally.done or tally.before):
+                    raise OpenFlorenceError(refusals[0])  # it is the question: no image would fare better
                 folder.append(samples, failures)
                 tally = replace(tally, done=tally.done + len(samples), failed=tally.failed + len(failures))
                 on_progress(tally)
     return tally
+
+
+class Failure(NamedTuple):
+    """An image that could not be annotated, and why."""
+
+    path: Path
+    reason: str
+    mistake: bool = False
+    """The model refused the question (OpenFlorenceError); the image itself may be sound."""
 
 
 class AnnotatedFolder:
@@ -149,12 +162,12 @@ class AnnotatedFolder:
             self.close()
             raise
 
-    def append(self, samples: Iterable[Sample], failures: Iterable[tuple[Path, str]]) -> None:
+    def append(self, samples: Iterable[Sample], failures: Iterable[Failure]) -> None:
         """Writes a batch; when this returns it survives a power cut. Raises OpenFlorenceError when the disk is full."""
         lines = b"".join(line_of(sample.to_json()) for sample in samples)
         try:
-            for path, reason in failures:
-                _write(self._failures, line_of({"path": str(path), "reason": reason}))
+            for failure in failures:
+                _write(self._failures, line_of({"path": str(failure.path), "reason": failure.reason}))
             _write(self._lines, lines)
             os.fsync(self._lines.fileno())
         except OSError as error:
@@ -209,12 +222,12 @@ class AnnotatedFolder:
 
 def _annotate_batch(
     batch: list[_Opened], answer: Callable[[list[Image.Image]], list[list[Annotation]]]
-) -> tuple[list[Sample], list[tuple[Path, str]]]:
+) -> tuple[list[Sample], list[Failure]]:
     """The batch's samples, and its failures with their reasons.
 
     When the model fails on the batch, each image is tried alone, so that one image costs only itself.
     """
-    failures = [(item.path, item.reason) for item in batch if item.image is None]
+    failures = [Failure(item.path, item.reason) for item in batch if item.image is None]
     good = [(item, item.image) for item in batch if item.image is not None]
     if not good:
         return [], failures
@@ -222,7 +235,9 @@ def _annotate_batch(
         answers = answer([image for _, image in good])
     except Exception as error:  # whatever it is, it must not end a run of a million images
         if len(good) == 1:
-            return [], [*failures, (good[0][0].path, f"the model failed: {type(error).__name__}: {error}")]
+            mistake = isinstance(error, OpenFlorenceError)
+            reason = str(error) if mistake else f"the model failed: {type(error).__name__}: {error}"
+            return [], [*failures, Failure(good[0][0].path, reason, mistake)]
         samples: list[Sample] = []
         for item, _ in good:
             alone, failed = _annotate_batch([item], answer)

@@ -121,7 +121,7 @@ def test_reading_holds_one_sample_at_a_time(tmp_path: Path) -> None:
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OpenFlorenceError, match="there is no file or folder .*nowhere"):
+    with pytest.raises(OpenFlorenceError, match=r"there is no file or folder .*nowhere"):
         read(tmp_path / "nowhere")
     with pytest.raises(OpenFlorenceError, match=r"neither a \.jsonl file nor a folder"):
         read(tmp_path)

@@ -67,9 +67,13 @@ def line_of(record: dict[str, Any]) -> bytes:
     Characters that some readers take for the end of a line, and file names that are not UTF-8, are written as escapes.
     """
     text = json.dumps(record, ensure_ascii=False)
-    if len(text.splitlines()) > 1 or any("\ud800" <= character <= "\udfff" for character in text):
-        text = json.dumps(record)
-    return text.encode() + b"\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = b""
+    if not data or len(text.splitlines()) > 1:
+        data = json.dumps(record).encode()
+    return data + b"\n"
 
 
 def write_whole(path: Path, lines: Iterable[bytes]) -> None:

@@ -1,0 +1,94 @@
+"""`open-florence convert` and `evaluate`: what is done to a checkpoint as a whole."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from open_florence.cli.options import DeviceOption, DTypeOption, ModelOption, load_predictor
+from open_florence.errors import OpenFlorenceError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Layout(str, Enum):
+    """The two published forms of a checkpoint."""
+
+    NATIVE = "native"
+    MICROSOFT = "microsoft"
+
+
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="tiny, a folder, or a name on the hub.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist or be empty.")],
+    layout: Annotated[
+        Layout,
+        typer.Option("--layout", help="native: transformers' own Florence-2 class; microsoft: the original code."),
+    ] = Layout.NATIVE,
+) -> None:
+    """Write a checkpoint in the other published layout, keeping its number format."""
+    from open_florence.inference.pretrained import find_folder, load_model, save_model
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OpenFlorenceError(f"{out} exists and is not an empty folder: choose another")
+    dtype = _dtype_of(find_folder(checkpoint))
+    model, processor = load_model(checkpoint)
+    save_model(model, processor, out, layout=layout.value, dtype=dtype)
+    print(f"{out} holds {checkpoint} in the {layout.value} layout")
+
+
+def _dtype_of(folder: Path) -> torch.dtype | None:
+    """The number format of a checkpoint's file, the widest where there are several; None for a LoRA adapter."""
+    import torch
+
+    from open_florence.model.checkpoint import read_weights
+
+    if not (folder / "config.json").is_file():
+        return None
+    kinds = {tensor.dtype for tensor in read_weights(folder)[1].values() if tensor.is_floating_point()}
+    return reduce(torch.promote_types, kinds)
+
+
+def evaluate(
+    model: ModelOption = "tiny",
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="scenes:heldout, scenes:validation, a .jsonl file or a VOC folder.")
+    ] = "scenes:heldout",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--tasks", "-t", help='Only these, as "OD,CAPTION"; all of the data if not given.'),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this .md or .json file.")] = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+) -> None:
+    """Measure a model against data whose answers are known, and print the table."""
+    from rich.console import Console
+
+    from open_florence.tasks import find_task
+
+    if out is not None and out.suffix not in (".md", ".json"):
+        raise OpenFlorenceError(f"the table is written as .md or .json, not as {out.name!r}")
+    names = [name for value in tasks or [] for name in value.split(",") if name.strip()]
+    wanted = [find_task(name).token for name in names] or None
+    if not data.startswith("scenes:") and not Path(data).exists():
+        raise OpenFlorenceError(
+            f"there is no data {data!r}: give scenes:heldout, scenes:validation, a file or a folder"
+        )
+    from open_florence.evaluation import evaluate as measure
+
+    table = measure(load_predictor(model, device, dtype), data, limit=limit, tasks=wanted)
+    console = Console()
+    console.width = console.width if console.is_terminal else 140
+    console.print(table)
+    if out is not None:
+        try:
+            table.save(out)
+        except OSError as error:
+            raise OpenFlorenceError(f"{out} cannot be written: {error.strerror or error}") from error

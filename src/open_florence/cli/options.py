@@ -1,0 +1,130 @@
+"""What several subcommands share: the options that choose a model, and how tasks and their queries are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from open_florence.errors import OpenFlorenceError
+
+if TYPE_CHECKING:
+    from open_florence.inference.predictor import Predictor
+    from open_florence.tasks import Task
+
+
+class DType(str, Enum):
+    """Number formats that a model runs in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="tiny (ships with the package), a folder, or a name on the hub.")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; the CPU unless given.")]
+DTypeOption = Annotated[
+    DType | None, typer.Option("--dtype", help="Number format of the weights; float32 unless given.")
+]
+PublishedOption = Annotated[
+    bool, typer.Option("--published", help="Decode as Microsoft's checkpoints do: 3 beams, no 3 tokens twice.")
+]
+
+
+def load_predictor(model: str, device: str | None, dtype: DType | None) -> Predictor:
+    """The predictor of the options. Raises OpenFlorenceError for a model that cannot be had."""
+    from open_florence.inference.predictor import Predictor, source_name
+    from open_florence.inference.pretrained import load_model
+
+    loaded = load_model(model, dtype=dtype.value if dtype else None, device=device)
+    return Predictor(*loaded, source=source_name(model))
+
+
+def parse_tasks(values: Sequence[str], query: str | None = None) -> list[tuple[str, Any]]:
+    """The tasks of a command line as (token, query), queries being words or the four numbers of a region.
+
+    Each value is one task, or several with commas between; TASK:query gives a query, and a comma inside it stays part
+    of it unless the name of a task follows. `query` goes to the tasks that need one and have none. A value that is a
+    question, as "What is on the table?", is a free prompt. Raises OpenFlorenceError for a task that does not exist and
+    for queries that are missing, superfluous or of the wrong kind.
+    """
+    from open_florence.tasks import find_task
+
+    named = [(find_task(name), words) for value in values for name, words in _split(value)]
+    if not named:
+        raise OpenFlorenceError("no task is given; see `open-florence tasks`")
+    takes_none = all(task.query == "none" or words is not None for task, words in named)
+    asked = []
+    for task, words in named:
+        if words is None and query is not None and (task.query != "none" or takes_none):
+            words = query
+        asked.append((task.token, _query(task, words)))
+    return asked
+
+
+def _split(value: str) -> list[tuple[str, str | None]]:
+    """One value of an option as names and queries."""
+    if value.strip().endswith(("?", ".")) and not _starts_with_name(value):
+        return [(value.strip(), None)]
+    found: list[tuple[str, str | None]] = []
+    for piece in value.split(","):
+        if found and found[-1][1] is not None and not _starts_new_task(piece):
+            name, words = found[-1]
+            found[-1] = (name, f"{words},{piece}")
+        elif piece.strip():
+            name, colon, words = piece.partition(":")
+            found.append((name.strip(), words.strip() if colon else None))
+    return found
+
+
+def _starts_with_name(value: str) -> bool:
+    """Whether a value begins with what has to be the name of a task, spelt rightly or not, not with a question."""
+    return re.match(r"\s*<?\w+>?\s*([:,]|$)", value) is not None and (_known(value) or _looks_like_name(value))
+
+
+def _starts_new_task(piece: str) -> bool:
+    """Whether what follows a comma in a query is another task: a name in capitals or brackets.
+
+    After a space it has to be a known one: "a sign saying STOP, GO" is all query, "OD:a,CAPTOIN" holds a mistake.
+    """
+    return _looks_like_name(piece) and (_known(piece) or not piece.startswith(" "))
+
+
+def _looks_like_name(text: str) -> bool:
+    return re.match(r"\s*(<\w+>|[A-Z][A-Z0-9_]+)\s*(:|,|$)", text) is not None
+
+
+def _known(text: str) -> bool:
+    from open_florence.tasks import find_task
+
+    try:
+        find_task(re.split("[:,]", text)[0].strip())
+    except OpenFlorenceError:
+        return False
+    return True
+
+
+def _query(task: Task, words: str | None) -> Any:
+    """The query of a task, checked against what the task takes."""
+    name = task.token.strip("<>")
+    if words is None or not words.strip():
+        if task.query != "none":
+            example = "red car" if task.query == "text" else "10,20,200,150"
+            kind = "words" if task.query == "text" else "a region (x1,y1,x2,y2 in pixels)"
+            raise OpenFlorenceError(f'{task.token} needs {kind} as its query, written as "{name}:{example}"')
+        return None
+    if task.query == "region" and not words.strip().startswith("<loc_"):
+        try:
+            x1, y1, x2, y2 = (float(number) for number in re.split(r"[,\s]+", words.strip()))
+        except ValueError:
+            raise OpenFlorenceError(
+                f"{task.token} needs a region as its query, x1,y1,x2,y2 in pixels, not {words!r}"
+            ) from None
+        return (x1, y1, x2, y2)
+    task.question(words, (1.0, 1.0))  # refuses a query that the task does not take
+    return words
