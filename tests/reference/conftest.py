@@ -36,6 +36,10 @@ def spread() -> Callable[[nn.Module, int], None]:
                     # Their products are summed over all cells: at full size the softmax would be all or nothing, and
                     # float32 itself 2e-4 wrong.
                     parameter[: 2 * len(parameter) // 3] *= 0.25
+                elif "q_proj" in name or "k_proj" in name:
+                    parameter *= 2  # attention that prefers some tokens
+                elif "attn.out" in name:
+                    parameter *= 0.25  # or six layers of averaging would make all positions alike
 
     return fill
 

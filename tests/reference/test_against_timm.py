@@ -1,5 +1,7 @@
 """timm's independent port of the image tower, given our weights through its own reading of Microsoft's layout."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,16 +9,25 @@ from open_florence.model.checkpoint import to_layout
 from open_florence.model.config import PRESETS
 from open_florence.model.florence import Florence
 
+SMALL = replace(
+    PRESETS["base"].vision, dims=(32, 64, 96, 128), depths=(1, 1, 2, 1), heads=(1, 2, 3, 4), groups=(1, 2, 3, 4)
+)
+
 
 @pytest.mark.parametrize(
-    "size", [pytest.param(200, id="200px"), pytest.param(768, id="768px", marks=[pytest.mark.slow])]
+    ("vision", "size"),
+    [
+        pytest.param(SMALL, 200, id="small"),  # every window is padded
+        pytest.param(PRESETS["base"].vision, 768, id="base", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+    ],
 )
-def test_base_tower_equals_davit_base_fl(size, timm, spread, relative_error):
+def test_the_tower_equals_davit_base_fl(vision, size, timm, spread, relative_error):
     davit = pytest.importorskip("timm.models.davit")
-    config = PRESETS["base"].with_vocabulary(8)
+    config = replace(PRESETS["tiny"].with_vocabulary(8), vision=replace(vision, projection_dim=128))
     ours = Florence(config).eval()
-    spread(ours, 0)
-    reference = davit.davit_base_fl(num_classes=0).eval()
+    spread(ours.vision_tower, 0)
+    sizes = {"embed_dims": vision.dims, "depths": vision.depths, "num_heads": vision.heads}
+    reference = davit.davit_base_fl(num_classes=0, **sizes).eval()
     microsoft = dict(to_layout(config, ours.state_dict(), "microsoft"))
     report = reference.load_state_dict(davit.checkpoint_filter_fn(microsoft, reference), strict=False)
     assert not report.unexpected_keys
