@@ -52,14 +52,16 @@ def test_a_folder_with_annotations_is_read_and_its_images_are_found_beside_them(
 GOOD = '{"id": "a", "path": "a.jpg", "size": [4, 3]}'
 BAD_LINES = [
     ("{", "line 2"),  # not JSON
-    ("[1, 2]", "not a JSON object"),
+    ("[1, 2]", "JSON object"),
     ('{"id": "a", "size": [4, 3]}', "'path'"),  # a field is missing
     ('{"id": "a", "path": "b", "size": [4, 3], "sise": 1}', "'sise'"),  # a field too many
-    ('{"id": "a", "path": "b", "size": 4}', "not a sample"),  # a number for a list
-    ('{"id": "a", "path": 7, "size": [4, 3]}', "'path' is not a string"),
-    ('{"id": "a", "path": "b", "size": [4, 3], "annotations": [{"task": "<OD>", "regions": [5]}]}', "not a sample"),
+    ('{"id": "a", "path": "b", "size": 4}', "'size'"),  # a number for a list
+    ('{"id": "a", "path": 7, "size": [4, 3]}', "'path'"),
+    ('{"id": "a", "path": "b", "size": [4, 3], "annotations": [{"task": "<OD>", "regions": [5]}]}', "Region"),
     ('{"id": "a", "path": "b", "size": [4, 3], "annotations": [{"task": "<OD>", "regions": [{"kind": "ball", '
      '"parts": []}]}]}', "'ball'"),
+    ('{"id": "a", "path": "b", "size": [4, 3], "annotations": [{"task": "<OD>", "regions": [{"kind": "box", '
+     '"parts": [7]}]}]}', "'parts'"),
     ("\x00\x00", "line 2"),  # what a power cut leaves
 ]  # fmt: skip
 

@@ -33,10 +33,10 @@ def read_jsonl(path: Path, on_error: Callable[[str], object]) -> Iterator[Sample
             if not line.strip():
                 continue
             try:
-                sample = parse_line(line)
+                sample = Sample.from_json(json.loads(line))
             except ValueError as error:
                 if line.endswith(b"\n"):
-                    on_error(f"{path}, line {number}, is left out: {error}")
+                    on_error(f"{path}, line {number}, is left out: {str(error):.300}")
                 continue
             yield _located(sample, folder)
 
@@ -44,21 +44,6 @@ def read_jsonl(path: Path, on_error: Callable[[str], object]) -> Iterator[Sample
 def write_jsonl(path: Path, samples: Iterable[Sample]) -> None:
     """Writes the samples as they come; the file takes the place of an older one when the last is on the disk."""
     write_whole(path, (line_of(sample.to_json()) for sample in samples))
-
-
-def parse_line(line: bytes) -> Sample:
-    """The sample of one line. Raises ValueError saying what is wrong with it."""
-    record = json.loads(line)
-    if not isinstance(record, dict):
-        raise ValueError(f"it is not a JSON object but {str(record)[:40]!r}")
-    try:
-        sample = Sample.from_json(record)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it is not a sample: {error}") from error
-    for name in ("id", "path"):
-        if not isinstance(getattr(sample, name), str):
-            raise ValueError(f"the field {name!r} is not a string but {getattr(sample, name)!r}")
-    return sample
 
 
 def line_of(record: dict[str, Any]) -> bytes:
