@@ -27,6 +27,7 @@ from open_florence.processor import Processor
 from open_florence.scenes import DENSE_HEADS, SceneConfig, corpus, dense_labels, make_scene
 from open_florence.tokenizer import Tokenizer
 from open_florence.training.batches import Batch, Example, collate, dense_batch
+from open_florence.training.calibrate import calibrate_projector
 from open_florence.training.dense import DenseHeads, grid_of
 from open_florence.training.locations import fold_locations, smooth_locations
 from open_florence.training.trainer import DenseObjective, SequenceObjective, TrainConfig, Trainer
@@ -58,13 +59,13 @@ MAX_TARGET = 160
 def main(
     out: Path = Path("runs/tiny"),
     dense_steps: int = 3600,
-    steps: int = 8500,
-    decay: int = 2500,
+    steps: int = 6000,
+    decay: int = 2000,
     dense_batch_size: int = 16,
     batch_size: int = 6,
     vocab: int = 1200,
     seed: int = 0,
-    evaluate_every: int = 2500,
+    evaluate_every: int = 2000,
 ) -> None:
     """Trains `tiny`; `dense_steps` and `steps` are the lengths of the two stages, `decay` the end of the second."""
     rank, world = _join()
@@ -109,15 +110,16 @@ def main(
         warmup=300,
         decay=decay,
         tower_scale=0.3,
-        freeze_tower=400,
+        freeze_tower=300,
         dense_weight=0.3,
         dense_weight_end=0.1,
         sigma=10.0,
         sigma_end=2.5,
-        sigma_steps=6000,
+        sigma_steps=4500,
         seed=seed,
         evaluate_every=evaluate_every,
     )
+    calibrate_projector(model, dense_batch_at(0).pixel_values)
     smooth_locations(model.language_model.shared, tokenizer.location_start, tokenizer.location_count)
     locations = (tokenizer.location_start, tokenizer.location_count)
     watch: Callable[[int], dict[str, float]] | None = look if evaluate_every else None

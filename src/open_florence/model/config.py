@@ -330,7 +330,8 @@ PRESETS: dict[str, FlorenceConfig] = {
             window=10,
             patch_strides=(4, 2, 2, 1),
         ),
-        TextConfig(2048, 128, 2, 3, encoder_heads=4, decoder_heads=4, encoder_ffn=512, decoder_ffn=512),
+        # 0.02 is made for a width of 768; the same share of 1 / sqrt(width) is 0.05 here.
+        TextConfig(2048, 128, 2, 3, encoder_heads=4, decoder_heads=4, encoder_ffn=512, decoder_ffn=512, init_std=0.05),
         image_size=160,
     ),
 }

@@ -37,7 +37,8 @@ class SmoothLocations(nn.Module):
         position = (torch.arange(count) + 0.5) / count  # (K,)
         cycles = torch.logspace(math.log10(0.5), math.log10(count / 4), features // 2)  # (F/2,)
         angle = 2 * math.pi * position[:, None] * cycles  # (K, F/2)
-        self.register_buffer("phi", torch.cat([angle.sin(), angle.cos()], dim=1))  # (K, F)
+        loudness = (1 + cycles / 8) ** -0.5  # (F/2,) the coarse waves first: neighbours are to start out alike
+        self.register_buffer("phi", torch.cat([angle.sin() * loudness, angle.cos() * loudness], dim=1))  # (K, F)
         self.weight = nn.Parameter(torch.randn(features, width) * 0.1 / math.sqrt(features))  # (F, d)
 
     def forward(self, table: Tensor) -> Tensor:

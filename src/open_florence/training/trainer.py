@@ -129,6 +129,9 @@ class Trainer:
         self.objective, self.config, self.batch_at, self.folder = objective, config, batch_at, folder
         self.evaluate = evaluate
         self.device = next(objective.parameters()).device
+        if dist.is_initialized():  # every process starts from the first one's weights
+            for parameter in objective.parameters():
+                dist.broadcast(parameter.data, 0)
         groups = parameter_groups(objective, config.weight_decay, {"vision_tower.": config.tower_scale})
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
         self.ema = Ema(objective, config.ema)
