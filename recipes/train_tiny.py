@@ -25,10 +25,12 @@ from open_florence.model.config import PRESETS, FlorenceConfig
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
 from open_florence.scenes import DENSE_HEADS, SceneConfig, corpus, dense_labels, make_scene
+from open_florence.scenes.vocabulary import BACKGROUNDS, COLOURS, LEXICON, SHAPES, TEXTURES
 from open_florence.tokenizer import Tokenizer
 from open_florence.training.batches import Batch, Example, collate, dense_batch
 from open_florence.training.calibrate import calibrate_projector
 from open_florence.training.dense import DenseHeads, grid_of
+from open_florence.training.grounding import WordHeads
 from open_florence.training.locations import fold_locations, smooth_locations
 from open_florence.training.trainer import DenseObjective, SequenceObjective, TrainConfig, Trainer
 
@@ -59,7 +61,7 @@ MAX_TARGET = 160
 def main(
     out: Path = Path("runs/tiny"),
     dense_steps: int = 3600,
-    steps: int = 6000,
+    steps: int = 7000,
     decay: int = 2000,
     dense_batch_size: int = 16,
     batch_size: int = 6,
@@ -123,11 +125,33 @@ def main(
     smooth_locations(model.language_model.shared, tokenizer.location_start, tokenizer.location_count)
     locations = (tokenizer.location_start, tokenizer.location_count)
     watch: Callable[[int], dict[str, float]] | None = look if evaluate_every else None
-    Trainer(SequenceObjective(model, locations, heads), sequence, sequence_batch_at, out / "sequence", watch).run()
+    words = WordHeads(scene_words(tokenizer), locations, model.config.text.d_model)
+    objective = SequenceObjective(model, locations, heads, words)
+    Trainer(objective, sequence, sequence_batch_at, out / "sequence", watch).run()
     fold_locations(model.language_model.shared)
     if rank == 0:
         save_model(model.eval(), processor, out / "checkpoint", layout="native")
         print(f"the checkpoint is in {out / 'checkpoint'}")
+
+
+def scene_words(tokenizer: Tokenizer) -> list[tuple[str, list[int]]]:
+    """The word of every class of the dense labels, as it stands in an answer: at its start, and after a space."""
+    classes = {
+        "shape": SHAPES,
+        "colour": tuple(COLOURS),
+        "texture": TEXTURES,
+        "word": LEXICON,
+        "background_type": BACKGROUNDS,
+        "background_colour": tuple(COLOURS),
+    }
+
+    def only_token(text: str) -> int:
+        ids = tokenizer.encode(text, wrap=False)
+        return ids[0] if len(ids) == 1 else -1
+
+    return [
+        (name, [only_token(space + word) for word in names]) for name, names in classes.items() for space in ("", " ")
+    ]
 
 
 def without_dropout(config: FlorenceConfig) -> FlorenceConfig:

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from open_florence.scenes.config import SceneConfig
 from open_florence.scenes.layout import class_names
 from open_florence.scenes.scene import Scene
-from open_florence.scenes.vocabulary import BACKGROUNDS, CHARACTERS, COLOURS, TEXTURES
+from open_florence.scenes.vocabulary import BACKGROUNDS, CHARACTERS, COLOURS, LEXICON, TEXTURES
 
 IGNORED = -100
 SUB = 4
 """Sub-points a side of a cell for its mask."""
 _COLOUR = {name: k for k, name in enumerate(COLOURS)}
 _TEXTURE = {name: k for k, name in enumerate(TEXTURES)}
+_WORD = {word: k for k, word in enumerate(LEXICON)}
 _CHARACTER = {name: k for k, name in enumerate(CHARACTERS)}
 
 
@@ -41,6 +42,7 @@ def dense_heads(config: SceneConfig = SceneConfig()) -> dict[str, tuple[str, int
         "box": ("distance", 4),
         "text": ("binary", 1),
         "characters": ("class", 4 * len(CHARACTERS)),
+        "word": ("class", len(LEXICON)),
         "mask": ("binary", SUB * SUB),
         "background_type": ("global_class", len(BACKGROUNDS)),
         "background_colour": ("global_class", len(COLOURS)),
@@ -61,6 +63,7 @@ def dense_labels(scene: Scene, grid: tuple[int, int]) -> dict[str, NDArray[Any]]
             as shares of the image's width and height; nan off the objects.
         "characters": (rows, cols, 4) int64, the character at the cell's quarter points (top left, top right, bottom
             left, bottom right), -100 off the words.
+        "word": (rows, cols) int64, the word of the lexicon that the cell shows part of, -100 elsewhere.
         "mask": (rows, cols, 16) float32, row by row, whether each of 4 x 4 sub-points is on the centre's object; nan
             off the objects.
         "background_type", "background_colour": int64 scalars.
@@ -91,7 +94,7 @@ def dense_labels(scene: Scene, grid: tuple[int, int]) -> dict[str, NDArray[Any]]
         ],
         np.int64,
     )[which]  # (rows, cols, 3)
-    characters = _characters(scene, grid)
+    characters, word = _lettering(scene, grid)
     return {
         "object": on.astype(np.float32),
         "shape": table[..., 0],
@@ -100,6 +103,7 @@ def dense_labels(scene: Scene, grid: tuple[int, int]) -> dict[str, NDArray[Any]]
         "box": box,
         "text": (characters != IGNORED).any(axis=-1).astype(np.float32),
         "characters": characters,
+        "word": word,
         "mask": same,
         "background_type": np.array(BACKGROUNDS.index(scene.background.kind), np.int64),
         "background_colour": np.array(_COLOUR[scene.background.colour], np.int64),
@@ -112,9 +116,10 @@ def _centres(count: int, length: int) -> NDArray[np.float32]:
     return ((np.arange(count) + 0.5) * (length / count)).astype(np.float32)
 
 
-def _characters(scene: Scene, grid: tuple[int, int]) -> NDArray[np.int64]:
+def _lettering(scene: Scene, grid: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The character at each quarter point (rows, cols, 4), and the word each cell shows part of (rows, cols)."""
     rows, cols = grid
-    quarters = np.full((2 * rows, 2 * cols), IGNORED, np.int64)
+    quarters = np.full((2, 2 * rows, 2 * cols), IGNORED, np.int64)  # characters, words
     x, y = _centres(2 * cols, scene.width), _centres(2 * rows, scene.height)
     for word in scene.words:
         (cos, minus_sin, left), (_, _, top) = word.frame
@@ -124,5 +129,7 @@ def _characters(scene: Scene, grid: tuple[int, int]) -> NDArray[np.int64]:
         down = minus_sin * dx + cos * dy
         inside = (along >= 0) & (along < word.edges[-1]) & (down >= -1) & (down < word.cap + 1)
         glyph = np.searchsorted(word.edges, along[inside], side="right") - 1
-        quarters[inside] = np.array([_CHARACTER[c] for c in word.text])[glyph]
-    return quarters.reshape(rows, 2, cols, 2).transpose(0, 2, 1, 3).reshape(rows, cols, 4)
+        quarters[0, inside] = np.array([_CHARACTER[c] for c in word.text])[glyph]
+        quarters[1, inside] = _WORD.get(word.text, IGNORED)
+    characters, words = quarters.reshape(2, rows, 2, cols, 2).transpose(0, 1, 3, 2, 4).reshape(2, rows, cols, 4)
+    return characters, words.max(axis=-1)

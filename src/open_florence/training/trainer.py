@@ -19,11 +19,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from open_florence.model.florence import Florence
-from open_florence.training.batches import IGNORE, Batch
+from open_florence.model.florence import Florence, Memory
+from open_florence.training.batches import IGNORE, Batch, Chunk
 from open_florence.training.dense import DenseHeads
+from open_florence.training.grounding import WordHeads
 from open_florence.training.locations import sequence_loss
 from open_florence.training.optimizer import Ema, learning_rate, parameter_groups
+
+WORD_ROWS = 4
+"""Rows of a chunk that the word heads read: enough, and a small part of the step."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class TrainConfig:
     dense_weight: float = 1.0
     dense_weight_end: float = 1.0
     """Weight of the dense losses, going from the first figure to the second in a straight line."""
+    word_weight: float = 0.3
+    """Weight of the word heads' loss."""
     sigma: float = 0.0
     sigma_end: float = 0.0
     sigma_steps: int = 1
@@ -80,10 +86,16 @@ class DenseObjective(Objective):
 class SequenceObjective(Objective):
     """The paper's objective (section 3.2) over all tasks at once, several targets sharing one vision encoding."""
 
-    def __init__(self, model: Florence, locations: tuple[int, int], heads: DenseHeads | None = None) -> None:
-        """`locations` is the id of the first location token and their number; `heads` keep the dense losses going."""
+    def __init__(
+        self,
+        model: Florence,
+        locations: tuple[int, int],
+        heads: DenseHeads | None = None,
+        words: WordHeads | None = None,
+    ) -> None:
+        """`locations` is the id of the first location token and their number; `heads` and `words` are the aids."""
         super().__init__()
-        self.model, self.locations, self.heads = model, locations, heads
+        self.model, self.locations, self.heads, self.words = model, locations, heads, words
 
     def losses(self, batch: Batch, step: int, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy of the target tokens plus the weighted dense losses; logged by task."""
@@ -94,10 +106,12 @@ class SequenceObjective(Objective):
         grid = model.vision_tower(batch.pixel_values)  # (I, C, h, w)
         features = model.projector(grid)  # (I, 1 + N, d)
         by_task: defaultdict[str, list[float]] = defaultdict(list)
-        total, tokens = features.new_zeros((), dtype=torch.float32), 0
+        total, tokens, grounded = features.new_zeros((), dtype=torch.float32), 0, []
         for chunk in batch.chunks:
             memory = model.encode(features[chunk.image_index], chunk.input_ids, chunk.attention_mask)
             logits = model.decode(model.shift_right(chunk.labels), memory)  # (B, T, V)
+            if self.words is not None:
+                grounded.append(self._word_loss(memory, chunk, batch, features.shape[1], sigma))
             loss = sequence_loss(logits, chunk.labels, start, count, sigma)  # (B, T)
             lengths = (chunk.labels != IGNORE).sum(1)  # (B,)
             total, tokens = total + loss.sum(), tokens + int(lengths.sum())
@@ -111,7 +125,20 @@ class SequenceObjective(Objective):
             weight = config.dense_weight * (1 - share) + config.dense_weight_end * share
             figures["dense"] = dense.item()
             total = total + weight * dense
+        if grounded:
+            words = torch.stack(grounded).mean()
+            figures["words"] = words.item()
+            total = total + config.word_weight * words
         return total, figures
+
+    def _word_loss(self, memory: Memory, chunk: Chunk, batch: Batch, visual: int, sigma: float) -> Tensor:
+        """The word heads on a few rows of a chunk: the first of each image, for all its rows see the same image."""
+        assert self.words is not None
+        images = chunk.image_index.tolist()
+        rows = [images.index(image) for image in sorted(set(images))][:WORD_ROWS]
+        labels = {name: label[chunk.image_index[rows]] for name, label in batch.dense.items()}
+        table = self.model.language_model.shared.weight  # (V, d)
+        return self.words.loss(memory.hidden[rows, :visual], table, labels, sigma)
 
 
 class Trainer:
