@@ -232,7 +232,7 @@ def mistakes(folder: Path) -> list[tuple[list[str], str]]:
     return [
         (["predict", image, "--task", "ODD"], "there is no task 'ODD'; did you mean <OD>?"),
         (["predict", image, "--task", "VQA"], '<VQA> needs words as its query, written as "VQA:red car"'),
-        (["predict", nowhere], f"there is no folder {nowhere}"),
+        (["predict", nowhere], f"there is no image or folder {nowhere}"),
         (["predict", empty], f"there is no image in {empty}"),
         (["predict", image, "-m", str(folder)], f"there is no config.json in {folder}"),
         (["predict", image, "-m", str(notes)], f"{notes} is a file"),

@@ -68,9 +68,8 @@ def annotate(
             )
         except KeyboardInterrupt:
             progress.stop()
-            done = progress.tally.before + progress.tally.done if progress.tally else 0
             print(
-                f"open-florence: stopped with {done} of {len(paths)} images annotated in {out}; "
+                f"open-florence: stopped with {_annotated(out)} of {len(paths)} images annotated in {out}; "
                 "the same command goes on from there",
                 file=sys.stderr,
             )
@@ -90,6 +89,15 @@ def annotate(
 def report(folder: Annotated[Path, typer.Argument(help="A folder that `annotate` has written.")]) -> None:
     """Write a page that shows every image of an annotated folder with its annotations drawn on it."""
     _write_report(folder)
+
+
+def _annotated(out: Path) -> int:
+    """Images that have their line; the last tally may lack a batch that was just being synced."""
+    try:
+        with (out / "annotations.jsonl").open("rb") as lines:
+            return sum(line.endswith(b"\n") for line in lines)
+    except FileNotFoundError:
+        return 0
 
 
 def _write_report(folder: Path) -> None:

@@ -57,6 +57,9 @@ def predict(
     from open_florence.schema import Sample
 
     asked = parse_tasks(task, query)
+    for given in images:
+        if not given.exists():
+            raise OpenFlorenceError(f"there is no image or folder {given}")
     paths = [path for given in images for path in list_images(given)]
     if draw is not None:
         _make_folder(draw)
