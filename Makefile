@@ -13,7 +13,7 @@ help:
 	@echo "make demo     label a folder of images with the shipped checkpoint, without a network"
 	@echo "make test     run all tests (-m slow for the full published shapes is left to .ci/run)"
 	@echo "make check    style and types"
-	@echo "make format   rewrite the code in the project's style"
+	@echo "make format   rewrite the code in the project's style, and the tree in the README"
 	@echo "make bench    measure speed and memory"
 	@echo "make install  make .venv with everything above"
 
@@ -34,6 +34,7 @@ check: .venv/.test
 format: .venv/.test
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+	@$(BIN)/python recipes/readme_tree.py
 
 bench: .venv/.test
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done

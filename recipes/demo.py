@@ -156,7 +156,7 @@ def print_summary(samples: Sequence[of.Sample], seconds: float, page: Path) -> N
     table.add_row("a caption", caption[:300])
     if found:
         corners = ", ".join(f"{value:.0f}" for value in region_box(found[0].parts))
-        score = "" if found[0].score is None else f", score {found[0].score:.2f}"
+        score = "" if found[0].label_score is None else f", label score {found[0].label_score:.2f}"
         table.add_row("a detection", f"{found[0].label} at ({corners}){score}")
     table.add_row("annotations", str(page.parents[1] / "annotations.jsonl"))
     table.add_row("the page", f"[bold]{page}[/bold]")

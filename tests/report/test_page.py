@@ -275,6 +275,18 @@ def test_of_phrases_within_each_other_the_shorter_is_marked() -> None:
     ]
 
 
+def test_the_label_carries_its_own_score_and_pointing_shows_both() -> None:
+    both = Region("box", (((1.0, 2.0), (3.0, 4.0)),), "cat", score=0.1, label_score=0.98)
+    only_place = Region("box", (((5.0, 2.0), (6.0, 3.0)),), "", score=0.2, label_score=0.5)
+    card = make_card(
+        Sample("0", "x", (9.0, 9.0), (Annotation("<OD>", regions=(both, only_place)),)), None, "", Palette()
+    )
+    (tile,) = card.tiles
+    assert [label.text for label in tile.labels] == ["cat 0.98", "0.20"]
+    assert [chip.score for chip in tile.chips] == ["0.98"]
+    assert [shape.title for shape in tile.shapes] == ["cat 0.980, place 0.100", "place 0.200"]
+
+
 def test_a_crowded_picture_keeps_its_labels_for_pointing() -> None:
     regions = tuple(Region.box(n, n, n + 9, n + 9, label=f"label {n}") for n in range(60))
     card = make_card(Sample("0", "x", (99.0, 99.0), (Annotation("<OD>", regions=regions),)), None, "", Palette())

@@ -256,10 +256,9 @@ def _turn(points: Sequence[Point]) -> float:
 
 
 def _title(mark: Mark) -> str:
-    """What pointing at a region says: its label and each of its scores."""
-    parts = [mark.label] if mark.label else []
-    if mark.score is not None:
-        parts.append(f"score {mark.score:.3f}")
-    if mark.region.label_score is not None:
-        parts.append(f"label score {mark.region.label_score:.3f}")
-    return ", ".join(parts)
+    """What pointing at a region says: its label, and how sure the source is of label and place."""
+    label, place = (mark.score, None) if mark.asked else (mark.region.label_score, mark.region.score)
+    parts = [f"{mark.label} {label:.3f}" if label is not None and mark.label else mark.label]
+    if place is not None:
+        parts.append(f"place {place:.3f}")
+    return ", ".join(part for part in parts if part)

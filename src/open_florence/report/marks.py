@@ -41,6 +41,7 @@ class Mark:
     label: str
     """What is written at the region; "" for nothing."""
     score: float | None
+    """How sure the source is of the label; of the place, where there is no label or nothing was said about it."""
     asked: bool = False
     """Whether this is the region that was asked about rather than one that was answered."""
 
@@ -86,7 +87,8 @@ def marks_of(annotation: Annotation, palette: Palette, index: int = 0) -> list[M
     for turn, region in enumerate(annotation.regions, index):
         label = region_label(annotation, region)
         colour = WORDS if region.kind == "quad" else _colour(label, turn, palette)
-        marks.append(Mark(region, colour, label, region.score))
+        sure = region.label_score if label and region.label_score is not None else region.score
+        marks.append(Mark(region, colour, label, sure))
     return marks
 
 
