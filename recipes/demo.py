@@ -69,9 +69,11 @@ class AskingOn:
         """What the annotations call their source."""
         return self.predictor.source
 
-    def predict_batch(self, images: Sequence[Any], tasks: list[Ask], published: bool) -> list[list[of.Annotation]]:
+    def predict_batch(
+        self, images: Sequence[Any], tasks: list[Ask], *, generation: GenerationConfig | None
+    ) -> list[list[of.Annotation]]:
         """The answers to `tasks` and to the questions that follow from them, for each image."""
-        settings = GenerationConfig.published() if published else GENERATION
+        settings = generation or GENERATION
         first = self.predictor.predict_batch(images, tasks, generation=settings)
         requests = [(image, further_questions(answers)) for image, answers in zip(images, first, strict=True)]
         second = self.predictor.predict_each(requests, generation=settings)

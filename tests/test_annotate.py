@@ -21,6 +21,7 @@ from open_florence.annotate import Tally, annotate
 from open_florence.data import read
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import image_id
+from open_florence.inference.request import GenerationConfig
 from open_florence.schema import Annotation, Region
 
 TASKS = ["<OD>", "<CAPTION>"]
@@ -35,7 +36,7 @@ class ColourReader:
         self.seconds = seconds
 
     def predict_batch(
-        self, images: Sequence[Image.Image], tasks: Sequence[Any], published: bool = False
+        self, images: Sequence[Image.Image], tasks: Sequence[Any], *, generation: Any = None
     ) -> list[list[Annotation]]:
         if self.seconds:
             time.sleep(self.seconds)
@@ -89,9 +90,9 @@ def test_every_image_gets_its_record(folder: Path, tmp_path: Path) -> None:
 
 def test_run_json_is_there_before_the_first_answer(folder: Path, tmp_path: Path) -> None:
     class Watching(ColourReader):
-        def predict_batch(self, *arguments: Any) -> list[list[Annotation]]:
+        def predict_batch(self, *arguments: Any, **settings: Any) -> list[list[Annotation]]:
             assert json.loads((tmp_path / "out" / "run.json").read_text())["model"] == self.source
-            return super().predict_batch(*arguments)
+            return super().predict_batch(*arguments, **settings)
 
     assert annotate(folder, TASKS, tmp_path / "out", Watching()).done == 10
 
@@ -155,10 +156,10 @@ def test_failures_of_other_images_stay(folder: Path, tmp_path: Path) -> None:
 class Choosy(ColourReader):
     """Fails whenever an image 12 pixels wide is among its batch."""
 
-    def predict_batch(self, images: Sequence[Image.Image], *rest: Any) -> list[list[Annotation]]:
+    def predict_batch(self, images: Sequence[Image.Image], *rest: Any, **settings: Any) -> list[list[Annotation]]:
         if any(image.width == 12 for image in images):
             raise RuntimeError("index out of range in self")
-        return super().predict_batch(images, *rest)
+        return super().predict_batch(images, *rest, **settings)
 
 
 def test_an_image_the_model_fails_on_costs_only_itself(folder: Path, tmp_path: Path) -> None:
@@ -171,13 +172,13 @@ def test_an_image_the_model_fails_on_costs_only_itself(folder: Path, tmp_path: P
 
 def test_a_question_the_model_refuses_is_told_at_once(folder: Path, tmp_path: Path) -> None:
     class Refusing(ColourReader):
-        def predict_batch(self, images: Sequence[Any], *_: Any) -> list[list[Annotation]]:
+        def predict_batch(self, images: Sequence[Any], *_: Any, **__: Any) -> list[list[Annotation]]:
             raise OpenFlorenceError("the question is 2000 tokens long")
 
     class RefusingOne(Choosy):
-        def predict_batch(self, images: Sequence[Image.Image], *rest: Any) -> list[list[Annotation]]:
+        def predict_batch(self, images: Sequence[Image.Image], *rest: Any, **settings: Any) -> list[list[Annotation]]:
             try:
-                return super().predict_batch(images, *rest)
+                return super().predict_batch(images, *rest, **settings)
             except RuntimeError:
                 raise OpenFlorenceError("of this image the question is too long") from None
 
@@ -192,11 +193,11 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(folder: Path, tmp_path: Path) -> No
     class Interrupted(ColourReader):
         calls = 0
 
-        def predict_batch(self, *arguments: Any) -> list[list[Annotation]]:
+        def predict_batch(self, *arguments: Any, **settings: Any) -> list[list[Annotation]]:
             self.calls += 1
             if self.calls == 3:
                 raise KeyboardInterrupt
-            return super().predict_batch(*arguments)
+            return super().predict_batch(*arguments, **settings)
 
     with pytest.raises(KeyboardInterrupt):
         annotate(folder, TASKS, tmp_path / "out", Interrupted(), batch_size=2)
@@ -295,7 +296,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("tasks", {"tasks": ["<OD>"]}),
     ("tasks", {"tasks": ["<OD>", ("<VQA>", "what?")]}),
     ("checkpoint", {"checkpoint": "runs/b"}),
-    ("published", {"published": True}),
+    ("generation", {"generation": GenerationConfig.published()}),
 ]
 
 
@@ -334,7 +335,7 @@ def test_queries_of_every_kind_are_remembered(folder: Path, tmp_path: Path, quer
     task = ("<OPEN_VOCABULARY_DETECTION>" if words else "<REGION_TO_CATEGORY>", query)
 
     class Asked(ColourReader):
-        def predict_batch(self, images: Sequence[Any], tasks: Sequence[Any], published: bool) -> Any:
+        def predict_batch(self, images: Sequence[Any], tasks: Sequence[Any], *, generation: Any) -> Any:
             assert tasks[0] is task
             return [[Annotation(task[0])] for _ in images]
 
@@ -371,10 +372,10 @@ def test_annotations_nobody_knows_the_origin_of_are_left_alone(folder: Path, tmp
 
 def test_two_runs_at_once_are_refused(folder: Path, tmp_path: Path) -> None:
     class Nested(ColourReader):
-        def predict_batch(self, *arguments: Any) -> list[list[Annotation]]:
+        def predict_batch(self, *arguments: Any, **settings: Any) -> list[list[Annotation]]:
             with pytest.raises(OpenFlorenceError, match="another run is writing to"):
                 annotate(folder, TASKS, tmp_path / "out", ColourReader())
-            return super().predict_batch(*arguments)
+            return super().predict_batch(*arguments, **settings)
 
     assert annotate(folder, TASKS, tmp_path / "out", Nested()).done == 10
     assert len(paths(tmp_path / "out")) == 10

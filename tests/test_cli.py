@@ -40,16 +40,16 @@ class Fake:
 
     source = "fake"
 
-    def predict(self, image: Image.Image, tasks: list[Any], published: bool = False) -> list[Annotation]:
-        return [self._answer(*task, published) for task in tasks]
+    def predict(self, image: Image.Image, tasks: list[Any], *, generation: Any = None) -> list[Annotation]:
+        return [self._answer(*task, generation) for task in tasks]
 
-    def predict_batch(self, images: Sequence[Any], tasks: list[Any], published: bool) -> list[list[Annotation]]:
-        return [self.predict(image, tasks, published) for image in images]
+    def predict_batch(self, images: Sequence[Any], tasks: list[Any], *, generation: Any) -> list[list[Annotation]]:
+        return [self.predict(image, tasks, generation=generation) for image in images]
 
-    def _answer(self, task: str, query: Any, published: bool) -> Annotation:
+    def _answer(self, task: str, query: Any, generation: Any) -> Annotation:
         if task == "<OD>":
             boxes = (Region.box(1, 2, 30.4, 20, label="[red] cat", score=0.75), Region.box(0, 0, 9, 9, label="猫"))
-            return Annotation(task, regions=boxes, source=self.source, complete=not published)
+            return Annotation(task, regions=boxes, source=self.source, complete=generation is None)
         query = Region.box(*query) if isinstance(query, tuple) else query
         return Annotation(task, f"answer to {task}", query=query, source=self.source, score=0.5)
 
@@ -202,7 +202,7 @@ def test_annotate_and_report(photos: Path, tmp_path: Path, capsys: pytest.Captur
 def test_ctrl_c_says_how_to_go_on(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: Fake, images: Sequence[Any], *_: Any) -> Any:
+    def interrupted(self: Fake, images: Sequence[Any], *_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Fake, "predict_batch", interrupted)
@@ -215,7 +215,7 @@ def test_ctrl_c_says_how_to_go_on(
 def test_a_run_in_which_nothing_works_is_a_failure(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Fake, "predict_batch", lambda *_: 1 / 0)
+    monkeypatch.setattr(Fake, "predict_batch", lambda *_, **__: 1 / 0)
     assert run(["annotate", str(photos), "-o", str(tmp_path / "out")]) == 2
     assert (
         "none of the 2 images could be annotated, the first because the model failed: ZeroDivisionError"

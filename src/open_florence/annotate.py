@@ -18,11 +18,11 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from PIL import Image
 
@@ -31,6 +31,9 @@ from open_florence.errors import OpenFlorenceError
 from open_florence.images import image_id, list_images, open_image
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.tasks import find_task
+
+if TYPE_CHECKING:
+    from open_florence.inference.request import GenerationConfig
 
 Ask = str | tuple[str, Any]
 """A task, or a task and its query, as `Predictor.predict` takes them."""
@@ -44,7 +47,9 @@ class Annotator(Protocol):
         """What its annotations call their source."""
         ...
 
-    def predict_batch(self, images: Sequence[Any], tasks: list[Ask], published: bool) -> list[list[Annotation]]:
+    def predict_batch(
+        self, images: Sequence[Any], tasks: list[Ask], *, generation: GenerationConfig | None
+    ) -> list[list[Annotation]]:
         """The answers to all tasks for each image, both in the order given."""
         ...
 
@@ -81,7 +86,7 @@ def annotate(
     batch_size: int = 8,
     *,
     checkpoint: str = "",
-    published: bool = False,
+    generation: GenerationConfig | None = None,
     restart: bool = False,
     on_progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
@@ -89,7 +94,7 @@ def annotate(
 
     Images come in the order of `list_images`; each path is annotated once, also where two hold the same picture. A
     file that is no image, and an image on which the model fails by itself, go to failed.jsonl and the run goes on.
-    `checkpoint` says which weights these are where `predictor.source` is not enough; `published` is passed on to the
+    `checkpoint` says which weights these are where `predictor.source` is not enough; `generation` is passed on to the
     predictor. `restart` throws away what `out` holds. `on_progress` is called after every batch.
 
     Raises OpenFlorenceError, before anything is annotated, where there are no images, a task is unknown, `out` cannot
@@ -104,12 +109,12 @@ def annotate(
         "model": predictor.source,
         "checkpoint": checkpoint or predictor.source,
         "tasks": [_task_record(*ask) if isinstance(ask, tuple) else _task_record(ask) for ask in tasks],
-        "published": published,
+        "generation": asdict(generation) if generation else "default",
         "version": importlib.metadata.version("open-florence"),
     }
 
     def answer(images: list[Image.Image]) -> list[list[Annotation]]:
-        return predictor.predict_batch(images, list(tasks), published)
+        return predictor.predict_batch(images, list(tasks), generation=generation)
 
     paths = _images(sources, Path(out))
     with AnnotatedFolder(Path(out), settings, restart) as folder:

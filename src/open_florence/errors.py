@@ -2,4 +2,4 @@
 
 
 class OpenFlorenceError(ValueError):
-    """A misspelt task, a missing query, an unreadable file, an unknown model. The command line prints it, exit code 2."""
+    """A misspelt task, a missing query, an unreadable file: printed by the command line, exit code 2."""

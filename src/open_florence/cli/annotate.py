@@ -14,8 +14,10 @@ import typer
 from open_florence.cli.options import (
     DeviceOption,
     DTypeOption,
+    LengthOption,
     ModelOption,
     PublishedOption,
+    generation_settings,
     load_predictor,
     parse_tasks,
 )
@@ -38,6 +40,7 @@ def annotate(
     model: ModelOption = "tiny",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images at a time.")] = 8,
     published: PublishedOption = False,
+    max_new_tokens: LengthOption = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what OUT holds and begin again.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write OUT/report/index.html at the end.")] = False,
     device: DeviceOption = None,
@@ -62,7 +65,7 @@ def annotate(
                 predictor,
                 batch_size,
                 checkpoint=os.path.abspath(model) if Path(model).is_dir() else model,
-                published=published,
+                generation=generation_settings(published, max_new_tokens),
                 restart=restart,
                 on_progress=progress,
             )

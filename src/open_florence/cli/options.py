@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from open_florence.errors import OpenFlorenceError
 
 if TYPE_CHECKING:
     from open_florence.inference.predictor import Predictor
+    from open_florence.inference.request import GenerationConfig
     from open_florence.tasks import Task
 
 
@@ -34,6 +36,22 @@ DTypeOption = Annotated[
 PublishedOption = Annotated[
     bool, typer.Option("--published", help="Decode as Microsoft's checkpoints do: 3 beams, no 3 tokens twice.")
 ]
+
+
+LengthOption = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", min=2, help="Cut answers at so many tokens; what was cut is marked incomplete."),
+]
+
+
+def generation_settings(published: bool, max_new_tokens: int | None) -> GenerationConfig | None:
+    """How answers are written; None is the predictor's own way."""
+    from open_florence.inference.request import GenerationConfig
+
+    if not published and max_new_tokens is None:
+        return None
+    settings = GenerationConfig.published() if published else GenerationConfig()
+    return replace(settings, max_new_tokens=max_new_tokens or settings.max_new_tokens)
 
 
 def load_predictor(model: str, device: str | None, dtype: DType | None) -> Predictor:

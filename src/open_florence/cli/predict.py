@@ -13,8 +13,10 @@ import typer
 from open_florence.cli.options import (
     DeviceOption,
     DTypeOption,
+    LengthOption,
     ModelOption,
     PublishedOption,
+    generation_settings,
     load_predictor,
     parse_tasks,
 )
@@ -46,6 +48,7 @@ def predict(
         Path | None, typer.Option("--draw", help="A folder for the images with the answers drawn on them.")
     ] = None,
     published: PublishedOption = False,
+    max_new_tokens: LengthOption = None,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
 ) -> None:
@@ -72,7 +75,7 @@ def predict(
         except OpenFlorenceError as error:
             unreadable.append(str(error))
             continue
-        answers = predictor.predict(image, list(asked), published=published)
+        answers = predictor.predict(image, list(asked), generation=generation_settings(published, max_new_tokens))
         size = (float(image.width), float(image.height))
         sample = Sample(image_id(image), str(path), size, tuple(answers))
         if draw is not None:

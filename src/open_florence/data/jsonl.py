@@ -36,7 +36,7 @@ def read_jsonl(path: Path, on_error: Callable[[str], object]) -> Iterator[Sample
                 sample = Sample.from_json(json.loads(line))
             except ValueError as error:
                 if line.endswith(b"\n"):
-                    on_error(f"{path}, line {number}, is left out: {str(error):.300}")
+                    on_error(f"{path}, line {number}, is left out: {error!s:.300}")
                 continue
             yield _located(sample, folder)
 

@@ -222,11 +222,14 @@ class Trainer:
         return figures | {"gradient norm": float(norm), "learning rate": rate}
 
     def _average_gradients(self) -> None:
-        gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+        trained = [p for p in self.objective.parameters() if p.requires_grad]
+        # A head without a label in this batch has no gradient, but may have one in another process.
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         pieces = torch.split(flat / dist.get_world_size(), [gradient.numel() for gradient in gradients])
-        torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(pieces, gradients, strict=True)])
+        for parameter, piece in zip(trained, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
 
     def _evaluate(self, evaluate: Callable[[int], Mapping[str, float]]) -> None:
         self.ema.swap(self.objective)
