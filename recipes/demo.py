@@ -54,7 +54,7 @@ QUESTIONS: list[Ask] = [
 MOST_BOXES = 4
 """Boxes of an image that are asked about one by one."""
 
-GENERATION = GenerationConfig(max_new_tokens=400)
+GENERATION = GenerationConfig(max_new_tokens=300)
 """More than any answer about a scene needs."""
 
 
@@ -152,7 +152,7 @@ def print_summary(samples: Sequence[of.Sample], seconds: float, page: Path) -> N
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("images", f"{len(samples)}, {len(samples) / seconds:.1f} a second")
+    table.add_row("images", f"{len(samples)}, {len(samples) / seconds:.2g} a second")
     table.add_row("answers", f"{len(answers)} to {len({answer.task for answer in answers})} tasks")
     table.add_row("regions", str(sum(len(answer.regions) for answer in answers)))
     table.add_row("a caption", caption[:300])

@@ -84,7 +84,16 @@ def test_every_kind_of_answer_is_on_the_page(tmp_path: Path, image: Path) -> Non
         ),
     )
     shown = page_of(tmp_path, sample)
-    for words in (caption, "0.83", "How many are there?", "two", "star 0.91", "hexagon", "the large star 0.70"):
+    for words in (
+        caption,
+        "0.83",
+        "How many are there?",
+        "two",
+        "star 0.91",
+        "hexagon",
+        "the large star",
+        "place 0.70",
+    ):
         assert words in shown.text
     assert "Not found: unicorn, dragon" in shown.text
     assert "incomplete, 2 location tokens dropped" in shown.text
@@ -239,11 +248,12 @@ def test_answers_about_several_regions_share_one_picture() -> None:
         Annotation("<REGION_TO_CATEGORY>", f"shape {n}", query=Region.box(n, n, n + 9, n + 9)) for n in range(3)
     )
     mask = Region("polygon", (((1.0, 1.0), (9.0, 1.0), (5.0, 9.0)),))
-    found = Annotation("<REGION_TO_SEGMENTATION>", regions=(mask,), query=Region.box(1, 1, 9, 9))
+    found = Annotation("<REGION_TO_SEGMENTATION>", regions=(mask,), query=Region.box(1, 1, 9, 9), score=0.5)
     card = make_card(Sample("0", "one.png", (99.0, 99.0), (*asked, found)), None, "", Palette())
     assert [tile.task for tile in card.tiles] == ["<REGION_TO_CATEGORY>", "<REGION_TO_SEGMENTATION>"]
     assert [label.text for label in card.tiles[0].labels] == ["shape 0", "shape 1", "shape 2"]
     assert [shape.kind for shape in card.tiles[1].shapes] == ["asked", "polygon"]
+    assert not card.tiles[1].labels
     assert len({shape.colour for shape in card.tiles[1].shapes}) == 1
 
 
@@ -282,8 +292,8 @@ def test_the_label_carries_its_own_score_and_pointing_shows_both() -> None:
         Sample("0", "x", (9.0, 9.0), (Annotation("<OD>", regions=(both, only_place)),)), None, "", Palette()
     )
     (tile,) = card.tiles
-    assert [label.text for label in tile.labels] == ["cat 0.98", "0.20"]
-    assert [chip.score for chip in tile.chips] == ["0.98"]
+    assert [label.text for label in tile.labels] == ["cat 0.98"]
+    assert [(chip.text, chip.score) for chip in tile.chips] == [("cat", "0.98"), ("1 region", "place 0.20")]
     assert [shape.title for shape in tile.shapes] == ["cat 0.980, place 0.100", "place 0.200"]
 
 

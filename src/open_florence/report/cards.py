@@ -55,21 +55,40 @@ class Label:
 
 @dataclass(slots=True)
 class Chip:
-    """One label of a tile, with how often it was found and how surely."""
+    """One label of a tile (or all regions without one), with how often it was found and how surely."""
 
-    key: int
+    key: int | None
+    """None for the regions without a label."""
     label: str
     colour: str
     count: int = 0
     scores: list[float] = field(default_factory=list)
+    """Of the label; of the places where there is no label that could have one."""
+    of_place: bool = False
+
+    @property
+    def text(self) -> str:
+        """What was found, and how often."""
+        if self.key is None:
+            return "1 region" if self.count == 1 else f"{self.count} regions"
+        return self.label if self.count == 1 else f"{self.label} × {self.count}"
 
     @property
     def score(self) -> str:
-        """ "0.91", or the range "0.40–0.91"; "" without scores."""
+        """As "0.91", or the range "0.40–0.91"; "" without scores."""
         if not self.scores:
             return ""
         low, high = f"{min(self.scores):.2f}", f"{max(self.scores):.2f}"
-        return high if low == high else f"{low}–{high}"
+        return ("place " if self.of_place else "") + (high if low == high else f"{low}–{high}")
+
+    def add(self, mark: Mark) -> None:
+        """Counts one more region."""
+        self.count += 1
+        if mark.score is None and mark.region.score is not None:
+            self.of_place = True
+        score = mark.region.score if mark.score is None else mark.score
+        if score is not None and math.isfinite(score):
+            self.scores.append(score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +181,12 @@ def _tile(annotations: Sequence[Annotation], width: float, height: float, palett
     marks = [mark for turn, annotation in enumerate(annotations) for mark in marks_of(annotation, palette, turn)]
     keys: dict[str, int] = {}
     numbered = [(keys.setdefault(mark.label or f"\0{index}", len(keys)), mark) for index, mark in enumerate(marks)]
-    chips: dict[int, Chip] = {}
+    chips: dict[int | None, Chip] = {}
     for key, mark in numbered:
         if mark.label:
-            chip = chips.setdefault(key, Chip(key, mark.label, mark.colour))
-            chip.count += 1
-            if mark.score is not None and math.isfinite(mark.score):
-                chip.scores.append(mark.score)
+            chips.setdefault(key, Chip(key, mark.label, mark.colour)).add(mark)
+        elif not mark.asked:
+            chips.setdefault(None, Chip(None, "", mark.colour)).add(mark)
     drawn = [(key, mark) for key, mark in numbered if mark.drawable]
     shapes = [
         Shape(key, _path(mark.region), mark.colour, "asked" if mark.asked else mark.region.kind, _title(mark))

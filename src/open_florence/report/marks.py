@@ -41,7 +41,8 @@ class Mark:
     label: str
     """What is written at the region; "" for nothing."""
     score: float | None
-    """How sure the source is of the label; of the place, where there is no label or nothing was said about it."""
+    """How sure the source is of the label, or, where it does not tell them apart, of label and place together. None for
+    a region without a label of its own: how sure a place is may be on another scale (`Region.score`)."""
     asked: bool = False
     """Whether this is the region that was asked about rather than one that was answered."""
 
@@ -83,12 +84,16 @@ def marks_of(annotation: Annotation, palette: Palette, index: int = 0) -> list[M
     marks: list[Mark] = []
     if isinstance(annotation.query, Region):
         label = annotation.text
-        marks.append(Mark(annotation.query, _colour(label, index, palette), label, annotation.score, asked=True))
+        marks.append(
+            Mark(
+                annotation.query, _colour(label, index, palette), label, annotation.score if label else None, asked=True
+            )
+        )
     for turn, region in enumerate(annotation.regions, index):
         label = region_label(annotation, region)
         colour = WORDS if region.kind == "quad" else _colour(label, turn, palette)
-        sure = region.label_score if label and region.label_score is not None else region.score
-        marks.append(Mark(region, colour, label, sure))
+        sure = region.score if region.label_score is None else region.label_score
+        marks.append(Mark(region, colour, label, sure if region.label else None))
     return marks
 
 
