@@ -61,7 +61,7 @@ MAX_TARGET = 160
 def main(
     out: Path = Path("runs/tiny"),
     dense_steps: int = 3600,
-    steps: int = 7000,
+    steps: int = 7500,
     decay: int = 2000,
     dense_batch_size: int = 16,
     batch_size: int = 6,
@@ -113,11 +113,12 @@ def main(
         decay=decay,
         tower_scale=0.3,
         freeze_tower=300,
-        dense_weight=0.3,
-        dense_weight_end=0.1,
+        dense_weight=0.2,
+        dense_weight_end=0.05,
+        word_weight=0.05,
         sigma=10.0,
         sigma_end=2.5,
-        sigma_steps=4500,
+        sigma_steps=6000,
         seed=seed,
         evaluate_every=evaluate_every,
     )
@@ -130,7 +131,7 @@ def main(
     Trainer(objective, sequence, sequence_batch_at, out / "sequence", watch).run()
     fold_locations(model.language_model.shared)
     if rank == 0:
-        save_model(model.eval(), processor, out / "checkpoint", layout="native")
+        save_model(model.eval(), processor, out / "checkpoint", layout="native", dtype=torch.float16)
         print(f"the checkpoint is in {out / 'checkpoint'}")
 
 

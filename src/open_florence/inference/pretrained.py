@@ -124,7 +124,7 @@ def _read(folder: Path) -> tuple[FlorenceConfig, dict[str, Tensor], Processor]:
     if not (base / "config.json").is_file():
         raise OpenFlorenceError(f"the adapter in {folder} names {base}, which holds no model")
     config, state = merge_adapter(folder, *read_weights(base))
-    own = (folder / "preprocessor_config.json").is_file()
+    own = any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
     return config, state, Processor.from_folder(folder if own else base)
 
 

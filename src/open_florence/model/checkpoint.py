@@ -283,3 +283,4 @@ def _write_file(path: Path, tensors: dict[str, Tensor]) -> None:
         torch.save(own, path)
     else:
         save_file(own, path, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors makes files that only their owner can read
