@@ -52,7 +52,8 @@ class Knowing:
         ]
 
     def _answer(self, image: Image.Image, task: str, query: Any) -> of.Annotation:
-        known = self.scenes[np.asarray(image).tobytes()].sample.annotations
+        scene = self.scenes.get(np.asarray(image).tobytes())
+        known = scene.sample.annotations if scene else ()
         same = [a for a in known if a.task == task]
         fits = [a for a in same if query is None or a.query == query or task.startswith("<REGION")]
         return fits[0] if fits else of.Annotation(task, query=query)
@@ -69,7 +70,9 @@ def test_a_random_model_goes_through_the_whole_demo(
     of.save_model(model, Processor(tokenizer, image_size=160), tmp_path / "model")
     demo.main(tmp_path / "demo", str(tmp_path / "model"), 2, tmp_path / "picture.png")
     samples = list(of.read(tmp_path / "demo" / "labels"))
-    assert [Path(sample.path).name for sample in samples] == ["scene-01.png", "scene-02.png"]
+    names = [Path(sample.path).name for sample in samples]
+    assert names == ["coins-1.png", "coins-2.png", "coins-3.png", "scene-01.png", "scene-02.png"]
+    assert [answer.task for answer in samples[0].annotations] == demo.PHOTO_QUESTIONS
     assert (tmp_path / "demo" / "labels" / "failed.jsonl").read_bytes() == b""
     assert (tmp_path / "demo" / "labels" / "report" / "index.html").is_file()
     printed = capsys.readouterr().out
@@ -93,6 +96,15 @@ def test_what_follows_from_the_answers_is_asked(demo: ModuleType, tmp_path: Path
     demo.write_picture(tmp_path / "labels", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size < 400_000
     demo.print_summary(samples, 1.0, write_report(tmp_path / "labels"))
+
+
+def test_a_word_that_was_not_read_is_not_shown(demo: ModuleType) -> None:
+    quad = ((0.0, 0.0), (9.0, 0.0), (9.0, 4.0), (0.0, 4.0))
+    words = tuple(of.Region("quad", (quad,), "STOP", label_score=score) for score in (0.9, 0.1))
+    answer = of.Annotation("<OCR_WITH_REGION>", regions=words)
+    assert [region.label for region in demo.without_guesses(answer).regions] == ["STOP", "text"]
+    assert demo.further_questions([answer]) == []
+    assert demo.further_questions([of.Annotation("<OCR_WITH_REGION>")]) == ["<MORE_DETAILED_CAPTION>"]
 
 
 def test_the_seeds_of_the_demo_are_its_own(demo: ModuleType) -> None:
