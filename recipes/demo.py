@@ -85,7 +85,10 @@ class AskingOn:
         settings = generation or GENERATION
         asked = [(image, PHOTO_QUESTIONS if is_photo(image) else tasks) for image in images]
         first = self.predictor.predict_each(asked, generation=settings)
-        requests = [(image, further_questions(answers)) for image, answers in zip(images, first, strict=True)]
+        requests = [
+            (image, [] if is_photo(image) else further_questions(answers))
+            for image, answers in zip(images, first, strict=True)
+        ]
         second = self.predictor.predict_each(requests, generation=settings)
         return [
             [without_guesses(answer) for answer in (*answers, *further)]
@@ -102,7 +105,9 @@ def without_guesses(answer: of.Annotation) -> of.Annotation:
     """The place of a word that was not read is kept, the guess is not."""
     if answer.task != "<OCR_WITH_REGION>":
         return answer
-    regions = tuple(r if (r.label_score or 0) >= SURE else replace(r, label="text") for r in answer.regions)
+    regions = tuple(
+        r if (r.label_score or 0) >= SURE else replace(r, label="text", label_score=None) for r in answer.regions
+    )
     return replace(answer, regions=regions)
 
 
@@ -143,7 +148,7 @@ PANELS = ("<OD>", "<CAPTION_TO_PHRASE_GROUNDING>", "<REGION_TO_SEGMENTATION>", "
 def write_picture(annotated: Path, target: Path, side: int = 440, gap: int = 20, title: int = 34) -> None:
     """One picture of four annotated images side by side, each under the name of the task whose answers it shows.
 
-    For each task it is the first image, not shown yet, on which at least two things were found (else one).
+    For each task it is the image, not shown yet, whose answer is the surest: what works, not what is typical.
     """
     samples = list(of.read(annotated))
     panels: list[Image.Image] = []
@@ -164,12 +169,19 @@ def write_picture(annotated: Path, target: Path, side: int = 440, gap: int = 20,
 
 
 def _one_for_each(tasks: Sequence[str], samples: Sequence[of.Sample]) -> Iterator[of.Sample]:
+    """For each task, of the images not shown yet, the one with two or more regions whose answer is the surest."""
     left: list[of.Sample] = []
     for task in tasks:
         left = left or list(samples)
-        found = [sum(len(a.regions) for a in sample.annotations if a.task == task) for sample in left]
-        wanted = next((n for n in (2, 1, 0) if any(count >= n for count in found)), 0)
-        yield left.pop(next(place for place, count in enumerate(found) if count >= wanted))
+        surest = max(range(len(left)), key=lambda place: _sureness(left[place], task))
+        yield left.pop(surest)
+
+
+def _sureness(sample: of.Sample, task: str) -> tuple[int, float]:
+    """How many regions the answers hold, up to two, and the lowest label score among them (of masks: place score)."""
+    regions = [region for answer in sample.annotations if answer.task == task for region in answer.regions]
+    scores = [region.label_score or region.score or 0.0 for region in regions]
+    return min(2, len(regions)), min(scores, default=0.0)
 
 
 def print_summary(samples: Sequence[of.Sample], seconds: float, page: Path) -> None:
