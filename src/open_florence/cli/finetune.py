@@ -52,7 +52,7 @@ def finetune(
     if find_task(task).token != "<OD>":
         raise OpenFlorenceError(f"only <OD> can be fine-tuned from the command line, not {find_task(task).token}")
     problems: list[str] = []
-    parts = split(list(read(data, on_error=problems.append)))
+    parts = split(list(read(data.absolute(), on_error=problems.append)))
     for problem in problems:
         typer.echo(problem, err=True)
     out.mkdir(parents=True, exist_ok=True)
