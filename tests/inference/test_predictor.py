@@ -367,3 +367,9 @@ def test_bfloat16(predictor: Predictor) -> None:
     )
     assert answers[1].score is not None
     assert 0.5 <= answers[1].score <= 1
+
+
+def test_a_run_gives_its_checkpoint_its_name(tmp_path):
+    (tmp_path / "cells" / "checkpoint").mkdir(parents=True)
+    assert source_name(tmp_path / "cells" / "checkpoint") == "cells"
+    assert source_name(tmp_path / "cells") == "cells"

@@ -99,7 +99,9 @@ def print_table(sample: Sample) -> None:
     from rich.text import Text
 
     table = Table(
-        "task", "answer", "where (pixels)", "score", title=Text(sample.path, overflow="fold"), title_justify="left"
+        *("task", "answer", "score", "where (pixels)", "place score"),
+        title=Text(sample.path, overflow="fold"),
+        title_justify="left",
     )
     for annotation in sample.annotations:
         for row in rows(annotation):
@@ -110,19 +112,22 @@ def print_table(sample: Sample) -> None:
     console.print(table)
 
 
-def rows(annotation: Annotation) -> list[tuple[str, str, str, str]]:
-    """(task and query, answer, where, score) of everything an annotation says."""
+def rows(annotation: Annotation) -> list[tuple[str, str, str, str, str]]:
+    """(task and query, answer, its score, where, the place's score) of everything an annotation says."""
     task = annotation.task
     if isinstance(annotation.query, str) and annotation.query != annotation.text:
         task += f" {annotation.query}"
     elif annotation.query is not None and not isinstance(annotation.query, str):
         task += f" {_where(annotation.query)}"
-    found = [(region.label, _where(region), _score(region.score)) for region in annotation.regions]
+    found = [
+        (region.label, _score(region.label_score), _where(region), _score(region.score))
+        for region in annotation.regions
+    ]
     if annotation.text and not any(region.span for region in annotation.regions):
-        found.insert(0, (annotation.text, "", _score(annotation.score)))
-    found = found or [("(nothing)", "", _score(annotation.score))]
+        found.insert(0, (annotation.text, _score(annotation.score), "", ""))
+    found = found or [("(nothing)", _score(annotation.score), "", "")]
     if not annotation.complete:
-        found.append(("(incomplete: the answer was cut short or part of it could not be read)", "", ""))
+        found.append(("(incomplete: the answer was cut short or part of it could not be read)", "", "", ""))
     return [(task if number == 0 else "", *row) for number, row in enumerate(found)]
 
 

@@ -244,7 +244,10 @@ def source_name(name_or_folder: str | Path) -> str:
     if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name).is_dir():
         return f"open-florence-{name}"
     folder = Path(name).expanduser()
-    return folder.resolve().name if folder.is_dir() else name
+    if not folder.is_dir():
+        return name
+    folder = folder.resolve()  # `finetune` calls every checkpoint "checkpoint", and its run has the name
+    return folder.parent.name if folder.name == "checkpoint" else folder.name
 
 
 def _asked(ask: Ask) -> tuple[Task, str | Region | None]:
