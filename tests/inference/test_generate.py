@@ -23,7 +23,7 @@ from open_florence.model.kv_cache import KVCache
 from open_florence.processor import IMAGENET_MEAN, IMAGENET_STD
 
 
-def close(ours: Generation, theirs: Generation, tolerance: float = 1e-4) -> None:
+def assert_close(ours: Generation, theirs: Generation, tolerance: float = 1e-4) -> None:
     assert ours.ids == theirs.ids
     assert ours.stopped == theirs.stopped
     for one, other in zip(ours.logprobs, theirs.logprobs, strict=True):
@@ -213,7 +213,7 @@ class Uncached:
 )
 def test_cached_is_uncached(pair: Any, settings: GenerationConfig) -> None:
     slow = Uncached(pair.ours)
-    close(generate(pair.ours, pair.memory(), settings), generate(slow, pair.memory(), settings))  # type: ignore[arg-type]
+    assert_close(generate(pair.ours, pair.memory(), settings), generate(slow, pair.memory(), settings))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_padded_batch_is_one_by_one(pair: Any, settings: GenerationConfig) -> 
     together = generate(pair.ours, pair.memory(), settings)
     for row in range(4):
         alone = generate(pair.ours, pair.memory(slice(row, row + 1)), settings)
-        close(
+        assert_close(
             alone,
             Generation(
                 together.ids[row : row + 1],
@@ -240,7 +240,7 @@ def test_one_beam_is_greedy(pair: Any) -> None:
     constraints = Constraints(30, 0, 0, 2)
     with torch.inference_mode():
         narrow = beam.beam_search(Stepper(pair.ours, pair.memory(), None), config, constraints)
-    close(narrow, generate(pair.ours, pair.memory(), config))
+    assert_close(narrow, generate(pair.ours, pair.memory(), config))
 
 
 def test_likeliest_of_one_is_greedy(pair: Any) -> None:

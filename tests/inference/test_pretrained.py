@@ -32,7 +32,7 @@ def saved(tmp_path_factory):
     return model, processor, folder
 
 
-def same(first, second):
+def assert_same(first, second):
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
 
@@ -42,7 +42,7 @@ def test_what_is_saved_is_loaded(saved):
     loaded, again = load_model(folder)
     assert loaded.config == model.config
     assert not loaded.training
-    same(model, loaded)
+    assert_same(model, loaded)
     assert again.image_size == 160
     assert again.tokenizer.encode("a red square") == processor.tokenizer.encode("a red square")
 
@@ -126,7 +126,7 @@ def test_a_hub_name_downloads_weights_and_no_code(saved, tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     loaded, _ = load_model("someone/Florence-2-tuned")
-    same(model, loaded)
+    assert_same(model, loaded)
     assert [name for name, _ in asked] == ["someone/Florence-2-tuned"] * 2
     assert "*.bin" not in asked[0][1]  # only when there is no safetensors file
     assert not (tmp_path / "cache" / "modeling_florence2.py").exists()
@@ -235,7 +235,7 @@ def test_saving_where_or_how_it_cannot_be(saved, tmp_path):
 def test_names_of_shipped_models(saved, tmp_path, monkeypatch):
     shutil.copytree(saved[2], tmp_path / "tiny")
     monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
-    same(saved[0], load_model("tiny")[0])
+    assert_same(saved[0], load_model("tiny")[0])
 
 
 def test_an_output_layer_of_its_own_survives(saved, tmp_path):

@@ -17,7 +17,7 @@ NATIVE = {"image_token_id": 130}
 WAYS = [("safetensors", None), ("bin", None), ("safetensors", 60_000), ("bin", 60_000)]
 
 
-def same(ours, theirs):
+def assert_same(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert tensor.dtype == theirs[name].dtype, name
@@ -37,8 +37,8 @@ def test_native_to_microsoft_and_back_is_exact(make_model, config, tmp_path, fil
             assert len(list((tmp_path / name).glob(f"*-of-*.{file_format}"))) > 2
         current, weights = read_weights(tmp_path / name)
         assert current == model.config
-        same(weights, state)
-    same(read_tensors(tmp_path / "one"), read_tensors(tmp_path / "three"))
+        assert_same(weights, state)
+    assert_same(read_tensors(tmp_path / "one"), read_tensors(tmp_path / "three"))
 
 
 def test_native_files_hold_the_embedding_once(make_model, config, tmp_path):
@@ -54,7 +54,7 @@ def test_microsoft_bin_files_are_as_the_original_ones(make_model, tmp_path, data
     recorded = data_folder / "florence2_original_reference" / "variant_a_1024"
     config, state = read_weights(recorded)
     write_weights(tmp_path, config, state, "microsoft", "bin")
-    same(read_tensors(tmp_path), read_tensors(recorded))
+    assert_same(read_tensors(tmp_path), read_tensors(recorded))
     assert (tmp_path / "pytorch_model.bin").stat().st_size < 1.01 * (recorded / "pytorch_model.bin").stat().st_size
     assert FlorenceConfig.from_json(json.loads((tmp_path / "config.json").read_text())) == config
 
@@ -84,7 +84,7 @@ def test_any_alias_of_the_embedding_is_enough(make_model, config, tmp_path, layo
     save_file(tensors, tmp_path / "model.safetensors")
     read, state = read_weights(tmp_path)
     assert read.text.tied
-    same(state, model.state_dict())
+    assert_same(state, model.state_dict())
 
 
 @pytest.mark.parametrize("layout", ["native", "microsoft"])
@@ -119,7 +119,7 @@ def test_unknown_tensors_are_logged_and_left_out(make_model, tmp_path, caplog):
     assert len(caplog.records) == 1
     assert "ignored 2 tensors" in caplog.text
     assert "vision_tower.norms.weight" in caplog.text
-    same(state, model.state_dict())
+    assert_same(state, model.state_dict())
 
 
 def test_a_missing_temporal_table_is_made(make_model, tmp_path):
@@ -128,7 +128,7 @@ def test_a_missing_temporal_table_is_made(make_model, tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["visual_temporal_embed.pos_idx_to_embed"]
     save_file(tensors, tmp_path / "model.safetensors")
-    same(read_weights(tmp_path)[1], model.state_dict())
+    assert_same(read_weights(tmp_path)[1], model.state_dict())
 
 
 def test_missing_tensors_are_an_error(make_model, tmp_path):
@@ -229,4 +229,4 @@ def test_writing_again_leaves_nothing_of_before(make_model, tmp_path):
     first, second = make_model(seed=1), make_model(seed=2)
     write_weights(tmp_path, first.config, first.state_dict(), "microsoft", max_shard_bytes=60_000)
     write_weights(tmp_path, second.config, second.state_dict(), "microsoft", "bin")
-    same(read_weights(tmp_path)[1], second.state_dict())
+    assert_same(read_weights(tmp_path)[1], second.state_dict())
