@@ -60,7 +60,7 @@ MAX_TARGET = 160
 
 def main(
     out: Path = Path("runs/tiny"),
-    dense_steps: int = 3600,
+    dense_steps: int = 4000,
     steps: int = 7500,
     decay: int = 2000,
     dense_batch_size: int = 16,
@@ -104,11 +104,12 @@ def main(
     def look(step: int) -> dict[str, float]:
         return evaluate(Predictor(model, processor), "scenes:validation", limit=48, progress=False).metrics
 
-    dense = TrainConfig(dense_steps, 2e-3, warmup=100, decay=dense_steps // 4, seed=seed)
+    dense = TrainConfig(dense_steps, 2e-3, muon_scale=2.0, warmup=100, decay=dense_steps // 4, seed=seed)
     Trainer(DenseObjective(model.vision_tower, heads), dense, dense_batch_at, out / "dense").run()
     sequence = TrainConfig(
         steps,
         1e-3,
+        muon_scale=2.0,
         warmup=300,
         decay=decay,
         tower_scale=0.3,

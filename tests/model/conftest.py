@@ -29,8 +29,9 @@ def make_model() -> Callable[..., Florence]:
         torch.manual_seed(seed)
         model = Florence(replace(config, text=replace(config.text, tied=tied))).eval()
         with torch.no_grad():
-            for parameter in model.parameters():  # fresh weights are too small to tell right from wrong
-                parameter.mul_(3.0).add_(0.1 * torch.randn(parameter.shape))
+            for name, parameter in model.named_parameters():  # fresh weights are too small to tell right from wrong
+                tower = name.startswith("vision_tower")  # whose are larger from the start
+                parameter.mul_(1.0 if tower else 3.0).add_((0.05 if tower else 0.1) * torch.randn(parameter.shape))
         return model
 
     return make

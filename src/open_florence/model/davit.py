@@ -38,7 +38,6 @@ class DaViT(nn.Module):
                     )
                 )
             self.blocks.append(pairs)
-        self.apply(_initialise)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Normalised pixels (B, 3, height, width) -> the last stage's feature map (B, C, H, W)."""
@@ -186,14 +185,3 @@ class ChannelAttention(nn.Module):
 def _depthwise(conv: nn.Module, x: Tensor) -> Tensor:
     """A convolution over (B, H, W, C): the permuted view is PyTorch's channels-last format, so nothing is copied."""
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
-
-
-def _initialise(module: nn.Module) -> None:
-    if not isinstance(module, nn.Linear | nn.Conv2d) or module.weight.is_meta:  # drawing for "meta" loads a compiler
-        return
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    else:
-        nn.init.normal_(module.weight, std=0.02)
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)

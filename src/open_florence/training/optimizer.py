@@ -1,4 +1,4 @@
-"""AdamW with parameter groups, and one learning-rate schedule: warm-up, constant, cosine to zero."""
+"""AdamW, and Muon for the matrices if asked, with parameter groups; one schedule: warm-up, constant, cosine to zero."""
 
 from __future__ import annotations
 
@@ -7,8 +7,46 @@ import math
 import torch
 from torch import nn
 
+AIDS = ("heads.", "words.")
+"""Where names of the training-only heads begin: output layers, which Muon is not meant for."""
 
-def parameter_groups(model: nn.Module, weight_decay: float, scales: dict[str, float]) -> list[dict[str, object]]:
+Groups = list[dict[str, object]]
+
+
+def make_optimizers(
+    model: nn.Module,
+    rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    scales: dict[str, float],
+    muon_scale: float = 0.0,
+) -> list[torch.optim.Optimizer]:
+    """AdamW over all parameters, or Muon over the matrices of the blocks beside AdamW over the rest.
+
+    Muon (Jordan et al. 2024) steps along the orthogonalised momentum of a matrix. `muon_scale` is its learning rate as
+    a multiple of AdamW's `rate`, 0 is AdamW alone. Each group has "lr_scale", the factor on a schedule's rate.
+    """
+    matrices = {
+        id(module.weight)
+        for name, module in model.named_modules()
+        if muon_scale and isinstance(module, nn.Linear) and not name.startswith(AIDS)
+    }
+    groups = parameter_groups(model, weight_decay, scales)
+    optimizers: list[torch.optim.Optimizer] = []
+    for chosen, factor in ((True, muon_scale), (False, 1.0)):
+        picked: Groups = []
+        for group in groups:
+            parameters = [p for p in group["params"] if (id(p) in matrices) == chosen]  # type: ignore[attr-defined]
+            if parameters:
+                picked.append({**group, "params": parameters, "lr_scale": factor * group["lr_scale"]})  # type: ignore[operator]
+        if picked and chosen:
+            optimizers.append(torch.optim.Muon(picked, lr=rate, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+        elif picked:
+            optimizers.append(torch.optim.AdamW(picked, lr=rate, betas=betas, fused=True))
+    return optimizers
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, scales: dict[str, float]) -> Groups:
     """Parameters grouped by learning-rate scale and by whether they decay.
 
     Matrices and kernels decay; biases, norms and embedding tables do not. `scales` maps a piece of a parameter's name

@@ -24,7 +24,7 @@ from open_florence.training.batches import IGNORE, Batch, Chunk
 from open_florence.training.dense import DenseHeads
 from open_florence.training.grounding import WordHeads
 from open_florence.training.locations import sequence_loss
-from open_florence.training.optimizer import Ema, learning_rate, parameter_groups
+from open_florence.training.optimizer import Ema, learning_rate, make_optimizers
 
 WORD_ROWS = 4
 """Rows of a chunk that the word heads read: enough, and a small part of the step."""
@@ -41,6 +41,8 @@ class TrainConfig:
     """Steps of the cosine to zero at the end; steps - warmup gives the paper's schedule."""
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
+    muon_scale: float = 0.0
+    """Muon's learning rate for the matrices of the blocks as a multiple of `learning_rate`; 0 is AdamW for them too."""
     clip: float = 1.0
     ema: float = 0.998
     tower_scale: float = 1.0
@@ -159,8 +161,14 @@ class Trainer:
         if dist.is_initialized():  # every process starts from the first one's weights
             for parameter in objective.parameters():
                 dist.broadcast(parameter.data, 0)
-        groups = parameter_groups(objective, config.weight_decay, {"vision_tower.": config.tower_scale})
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+        self.optimizers = make_optimizers(
+            objective,
+            config.learning_rate,
+            config.betas,
+            config.weight_decay,
+            {"vision_tower.": config.tower_scale},
+            config.muon_scale,
+        )
         self.ema = Ema(objective, config.ema)
         self.step = 0
         self.leads = not dist.is_initialized() or dist.get_rank() == 0
@@ -207,17 +215,19 @@ class Trainer:
     def _train_step(self, batch: Batch) -> dict[str, float]:
         config = self.config
         rate = learning_rate(self.step, config.learning_rate, config.warmup, config.steps, config.decay)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["lr_scale"]
         torch.manual_seed(config.seed * 1_000_003 + self.step)  # dropout repeats itself when a run is resumed
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             loss, figures = self.objective.losses(batch, self.step, config)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.objective.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if dist.is_initialized():
             self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), config.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.ema.update(self.objective, self.step)
         return figures | {"gradient norm": float(norm), "learning rate": rate}
 
@@ -258,7 +268,7 @@ class Trainer:
             "step": self.step,
             "config": asdict(self.config),
             "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "ema": self.ema.values,
         }
         partial = self.state_file.with_suffix(".partial")
@@ -268,6 +278,7 @@ class Trainer:
     def _load(self) -> None:
         state = torch.load(self.state_file, map_location=self.device, weights_only=True)
         self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.ema.values = state["ema"]
         self.step = state["step"]
