@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_florence.data import READERS, WRITERS, read, write
+from open_florence.data import READERS, SIGNS, WRITERS, read, write
 from open_florence.data.jsonl import line_of
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Region, Sample
@@ -125,10 +125,10 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OpenFlorenceError, match=r"there is no file or folder .*nowhere"):
         read(tmp_path / "nowhere")
-    with pytest.raises(OpenFlorenceError, match=r"neither a \.jsonl file nor a folder"):
+    with pytest.raises(OpenFlorenceError, match="looks like none of the formats jsonl, "):
         read(tmp_path)
-    with pytest.raises(OpenFlorenceError, match="there is no format 'coco'; there are jsonl, voc"):
-        read(tmp_path, "coco")
+    with pytest.raises(OpenFlorenceError, match="there is no format 'klingon'; there are jsonl, "):
+        read(tmp_path, "klingon")
     with pytest.raises(OpenFlorenceError, match="cannot be written: "):
         write(tmp_path / "file" / "a.jsonl", [])
 
@@ -138,5 +138,6 @@ def test_a_format_of_ones_own_is_a_row(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(read(tmp_path, "mine")) == [sample(7)]
 
 
-def test_what_is_read_is_written_too() -> None:
-    assert READERS.keys() == WRITERS.keys()
+def test_what_is_written_is_read_and_recognised_too() -> None:
+    assert WRITERS.keys() <= READERS.keys()
+    assert WRITERS.keys() <= SIGNS.keys()

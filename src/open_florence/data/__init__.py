@@ -5,7 +5,7 @@
 | jsonl | a .jsonl file, or a folder that holds annotations.jsonl | a file |
 | voc | a folder of Pascal VOC files (.xml), with or without images beside it | a folder |
 
-A format of your own is a row in each table: `READERS["mine"] = my_reader`, then `read(path, "mine")`.
+A format of your own is a row in `READERS` and `WRITERS`: `READERS["mine"] = my_reader`, then `read(path, "mine")`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ from open_florence.data.voc import read_voc, write_voc
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Sample
 
-__all__ = ["READERS", "WRITERS", "read", "write"]
+__all__ = ["READERS", "SIGNS", "WRITERS", "read", "write"]
 
 OnError = Callable[[str], object]
 """Told one sentence, with file and line, for each record or box that is left out."""
 
 READERS: dict[str, Callable[[Path, OnError], Iterator[Sample]]] = {"jsonl": read_jsonl, "voc": read_voc}
 WRITERS: dict[str, Callable[[Path, Iterable[Sample]], None]] = {"jsonl": write_jsonl, "voc": write_voc}
+
+SIGNS: dict[str, Callable[[Path], bool]] = {
+    "jsonl": lambda path: path.suffix == ".jsonl" or (path / "annotations.jsonl").is_file(),
+    "voc": lambda path: path.is_dir() and next(path.glob("**/*.xml"), None) is not None,
+}
+"""Whether a path looks like a format, by names of files and the head of a file at most; the first that says so is it."""
 
 
 def read(path: str | PathLike[str], format: str | None = None, on_error: OnError = warnings.warn) -> Iterator[Sample]:
@@ -58,11 +64,10 @@ def write(path: str | PathLike[str], samples: Iterable[Sample], format: str | No
 
 
 def _format_of(source: Path) -> str:
-    if source.suffix == ".jsonl" or (source / "annotations.jsonl").is_file():
-        return "jsonl"
-    if source.is_dir() and next(source.glob("**/*.xml"), None):
-        return "voc"
-    raise OpenFlorenceError(f"{source} is neither a .jsonl file nor a folder with annotations.jsonl or VOC .xml files")
+    for format, looks_like in SIGNS.items():
+        if looks_like(source):
+            return format
+    raise OpenFlorenceError(f"{source} looks like none of the formats {', '.join(SIGNS)}; if it is one, name it")
 
 
 Row = TypeVar("Row")
