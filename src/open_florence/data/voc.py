@@ -16,8 +16,9 @@ from xml.parsers import expat
 from PIL import Image
 
 from open_florence.data.jsonl import write_whole
+from open_florence.data.records import box_within, find_image, identify
+from open_florence.data.safe_xml import xml_root
 from open_florence.errors import OpenFlorenceError
-from open_florence.images import image_id, open_image
 from open_florence.schema import Annotation, Region, Sample, Size
 
 IMAGE_FOLDERS = (".", "images", "JPEGImages", "../images", "../JPEGImages")
@@ -60,21 +61,12 @@ def write_voc(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def _read_file(file: Path, on_error: Callable[[str], object]) -> Sample:
-    root = _root(file)
+    root = xml_root(file)
     if root.tag != "annotation":
         raise ValueError(f"its root is <{root.tag}>, not VOC's <annotation>")
     name = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
     image_path = _image_of(file, name)
-    size = _size(root)
-    identity = file.stem
-    if image_path is not None:
-        image = open_image(image_path)
-        identity, true_size = image_id(image), (float(image.width), float(image.height))
-        if size is not None and size != true_size:
-            raise ValueError(f"it says the image has {_extent(size)} pixels, but {image_path} has {_extent(true_size)}")
-        size = true_size
-    if size is None:
-        raise ValueError("it says no image size, and its image is not there")
+    identity, size = identify(image_path, _size(root), file.stem)
     regions = []
     for number, thing in enumerate(root.iterfind("object"), start=1):
         try:
@@ -85,28 +77,11 @@ def _read_file(file: Path, on_error: Callable[[str], object]) -> Sample:
     return Sample(identity, str(path), size, (Annotation("<OD>", regions=tuple(regions), source="human"),))
 
 
-def _root(file: Path) -> ET.Element:
-    """The root of the file, whose parser refuses a DTD and with it every entity of the file's own."""
-
-    def refuse(*_: object) -> None:
-        raise ValueError("it holds a DTD, which is not read for safety")
-
-    builder = ET.TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.Parse(file.read_bytes(), True)
-    return builder.close()
-
-
 def _image_of(file: Path, name: str) -> Path | None:
     """The image an XML file is about: of the name it gives, or else of its own name with any image suffix."""
     folders = [file.parent / folder for folder in IMAGE_FOLDERS]
-    for folder in folders:
-        if name and (folder / name).is_file():
-            return Path(os.path.normpath(folder / name))
+    if (found := find_image(folders, name)) is not None:
+        return found
     suffixes = Image.registered_extensions()
     for folder in folders:
         for image in sorted(folder.glob(f"{glob.escape(file.stem)}.*")):
@@ -124,10 +99,6 @@ def _size(root: ET.Element) -> Size | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _extent(size: Size) -> str:
-    return " x ".join(f"{side:g}" for side in size)
-
-
 def _box(thing: ET.Element, size: Size) -> Region:
     label = (thing.findtext("name") or "").strip()
     if not label:
@@ -137,11 +108,7 @@ def _box(thing: ET.Element, size: Size) -> Region:
         values = [float(text) for text in texts]
     except ValueError:
         raise ValueError(f"the box of its {label} is {texts}, not four numbers") from None
-    x1, y1, x2, y2 = (min(max(value, 0.0), size[i % 2]) for i, value in enumerate(values))
-    if not (x1 < x2 and y1 < y2):
-        shown = ", ".join(f"{value:g}" for value in values)
-        raise ValueError(f"the box of its {label}, ({shown}), has no area in the image")
-    return Region.box(x1, y1, x2, y2, label=label)
+    return box_within(size, (values[0], values[1], values[2], values[3]), label, f"the box of its {label}")
 
 
 def _tree(sample: Sample) -> ET.Element:
