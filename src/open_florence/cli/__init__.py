@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from open_florence.cli.annotate import annotate, report
+from open_florence.cli.embed import embed
 from open_florence.cli.finetune import finetune
 from open_florence.cli.models import convert, evaluate
 from open_florence.cli.predict import predict
@@ -25,7 +26,17 @@ from open_florence.errors import OpenFlorenceError
 
 __all__ = ["COMMANDS", "app", "main", "run"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (predict, annotate, report, tasks, finetune, evaluate, convert, scenes)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    predict,
+    annotate,
+    report,
+    embed,
+    tasks,
+    finetune,
+    evaluate,
+    convert,
+    scenes,
+)
 """Every subcommand, in the order of the help page; the name of the function is the name of the command."""
 
 app = typer.Typer(

@@ -43,9 +43,7 @@ def load_model(
     file's; `device` the CPU unless given. Raises OpenFlorenceError for a name that leads nowhere, no network, a folder
     without a model, float16 on a CPU, an absent device.
     """
-    kind, place = _dtype(dtype), _device(device)
-    if kind == torch.float16 and place.type == "cpu":
-        raise OpenFlorenceError("float16 is many times slower than float32 on a CPU: ask for bfloat16 or float32")
+    kind, place = format_and_place(dtype, device)
     folder = find_folder(name_or_folder)
     try:
         config, state, processor = _read(folder)
@@ -150,6 +148,16 @@ def _download(name: str) -> Path:
         raise OpenFlorenceError(
             f"{name} is not on this machine and the hub cannot be reached to download it"
         ) from error
+
+
+def format_and_place(
+    dtype: torch.dtype | str | None, device: torch.device | str | None
+) -> tuple[torch.dtype, torch.device]:
+    """What is asked for, float32 and the CPU unless given; raises OpenFlorenceError for what cannot be had."""
+    kind, place = _dtype(dtype), _device(device)
+    if kind == torch.float16 and place.type == "cpu":
+        raise OpenFlorenceError("float16 is many times slower than float32 on a CPU: ask for bfloat16 or float32")
+    return kind, place
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
