@@ -11,7 +11,7 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -40,6 +40,21 @@ class Example:
     def size(self) -> Size:
         """(width, height) in pixels, the frame of the annotations."""
         return float(self.image.shape[1]), float(self.image.shape[0])
+
+
+class StepBatch(Protocol):
+    """What the trainer asks of a batch, whatever an objective makes of it."""
+
+    @property
+    def pixel_values(self) -> Tensor:
+        """(I, 3, H, W) float32."""
+
+    @property
+    def dropped(self) -> int:
+        """What was left out of it, to be counted in the log."""
+
+    def to(self, device: torch.device) -> StepBatch:
+        """The same batch on another device."""
 
 
 @dataclass(frozen=True)

@@ -9,138 +9,22 @@ from __future__ import annotations
 import json
 import os
 import time
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
-from open_florence.model.florence import Florence, Memory
-from open_florence.training.batches import IGNORE, Batch, Chunk
-from open_florence.training.dense import DenseHeads
-from open_florence.training.grounding import WordHeads
-from open_florence.training.locations import sequence_loss
+from open_florence.training.batches import StepBatch
+from open_florence.training.config import TrainConfig
+from open_florence.training.objectives import DenseObjective, Objective, SequenceObjective
 from open_florence.training.optimizer import Ema, learning_rate, make_optimizers
 
-WORD_ROWS = 4
-"""Rows of a chunk that the word heads read: enough, and a small part of the step."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One stage of a run."""
-
-    steps: int
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    decay: int = 0
-    """Steps of the cosine to zero at the end; steps - warmup gives the paper's schedule."""
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.98)
-    muon_scale: float = 0.0
-    """Muon's learning rate for the matrices of the blocks as a multiple of `learning_rate`; 0 is AdamW for them too."""
-    clip: float = 1.0
-    ema: float = 0.998
-    tower_scale: float = 1.0
-    """Factor on the learning rate of the vision tower."""
-    freeze_tower: int = 0
-    """Steps during which the vision tower does not move: a language model that knows nothing would only harm it."""
-    dense_weight: float = 1.0
-    dense_weight_end: float = 1.0
-    """Weight of the dense losses, going from the first figure to the second in a straight line."""
-    word_weight: float = 0.3
-    """Weight of the word heads' loss."""
-    sigma: float = 0.0
-    sigma_end: float = 0.0
-    sigma_steps: int = 1
-    """Width in bins of the soft location targets, going geometrically from `sigma` to `sigma_end` in `sigma_steps`."""
-    seed: int = 0
-    log_every: int = 50
-    save_every: int = 500
-    evaluate_every: int = 0
-
-
-class Objective(nn.Module, ABC):
-    """What a stage minimises: the trained parameters, and the losses of a batch."""
-
-    @abstractmethod
-    def losses(self, batch: Batch, step: int, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
-        """The scalar to minimise and the figures to log, by name."""
-
-
-class DenseObjective(Objective):
-    """The vision-only stage: the tower and its dense heads."""
-
-    def __init__(self, tower: nn.Module, heads: DenseHeads) -> None:
-        super().__init__()
-        self.vision_tower, self.heads = tower, heads
-
-    def losses(self, batch: Batch, step: int, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
-        """The sum of the heads' losses."""
-        losses = self.heads.losses(self.vision_tower(batch.pixel_values), batch.dense)
-        return torch.stack(list(losses.values())).sum(), {name: loss.item() for name, loss in losses.items()}
-
-
-class SequenceObjective(Objective):
-    """The paper's objective (section 3.2) over all tasks at once, several targets sharing one vision encoding."""
-
-    def __init__(
-        self,
-        model: Florence,
-        locations: tuple[int, int],
-        heads: DenseHeads | None = None,
-        words: WordHeads | None = None,
-    ) -> None:
-        """`locations` is the id of the first location token and their number; `heads` and `words` are the aids."""
-        super().__init__()
-        self.model, self.locations, self.heads, self.words = model, locations, heads, words
-
-    def losses(self, batch: Batch, step: int, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
-        """Mean cross-entropy of the target tokens plus the weighted dense losses; logged by task."""
-        model, (start, count) = self.model, self.locations
-        model.vision_tower.requires_grad_(step >= config.freeze_tower)
-        progress = min(1.0, step / max(config.sigma_steps, 1))
-        sigma = config.sigma * (config.sigma_end / config.sigma) ** progress if config.sigma else 0.0
-        grid = model.vision_tower(batch.pixel_values)  # (I, C, h, w)
-        features = model.projector(grid)  # (I, 1 + N, d)
-        by_task: defaultdict[str, list[float]] = defaultdict(list)
-        total, tokens, grounded = features.new_zeros((), dtype=torch.float32), 0, []
-        for chunk in batch.chunks:
-            memory = model.encode(features[chunk.image_index], chunk.input_ids, chunk.attention_mask)
-            logits = model.decode(model.shift_right(chunk.labels), memory)  # (B, T, V)
-            if self.words is not None:
-                grounded.append(self._word_loss(memory, chunk, batch, features.shape[1], sigma))
-            loss = sequence_loss(logits, chunk.labels, start, count, sigma)  # (B, T)
-            lengths = (chunk.labels != IGNORE).sum(1)  # (B,)
-            total, tokens = total + loss.sum(), tokens + int(lengths.sum())
-            for task, value in zip(chunk.tasks, (loss.detach().sum(1) / lengths).tolist(), strict=True):
-                by_task[task].append(value)
-        total = total / max(tokens, 1)
-        figures = {"loss": total.item(), **{task: sum(v) / len(v) for task, v in by_task.items()}}
-        if self.heads is not None and step >= config.freeze_tower:
-            dense = torch.stack(list(self.heads.losses(grid, batch.dense).values())).sum()
-            share = step / config.steps
-            weight = config.dense_weight * (1 - share) + config.dense_weight_end * share
-            figures["dense"] = dense.item()
-            total = total + weight * dense
-        if grounded:
-            words = torch.stack(grounded).mean()
-            figures["words"] = words.item()
-            total = total + config.word_weight * words
-        return total, figures
-
-    def _word_loss(self, memory: Memory, chunk: Chunk, batch: Batch, visual: int, sigma: float) -> Tensor:
-        """The word heads on a few rows of a chunk: the first of each image, for all its rows see the same image."""
-        assert self.words is not None
-        images = chunk.image_index.tolist()
-        rows = [images.index(image) for image in sorted(set(images))][:WORD_ROWS]
-        labels = {name: label[chunk.image_index[rows]] for name, label in batch.dense.items()}
-        table = self.model.language_model.shared.weight  # (V, d)
-        return self.words.loss(memory.hidden[rows, :visual], table, labels, sigma)
+__all__ = ["DenseObjective", "Objective", "SequenceObjective", "TrainConfig", "Trainer"]
 
 
 class Trainer:
@@ -148,9 +32,9 @@ class Trainer:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Objective[Any],
         config: TrainConfig,
-        batch_at: Callable[[int], Batch],
+        batch_at: Callable[[int], StepBatch],
         folder: Path,
         evaluate: Callable[[int], Mapping[str, float]] | None = None,
     ) -> None:
@@ -212,7 +96,7 @@ class Trainer:
             self.save()
         self.ema.swap(self.objective)
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
+    def _train_step(self, batch: StepBatch) -> dict[str, float]:
         config = self.config
         rate = learning_rate(self.step, config.learning_rate, config.warmup, config.steps, config.decay)
         for optimizer in self.optimizers:
