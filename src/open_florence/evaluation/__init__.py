@@ -3,6 +3,7 @@
 `METRICS` is the table task -> metric; `scenes.SCENE_METRICS` adds what only a scene's own truth can tell.
 """
 
+from open_florence.evaluation.cider import cider
 from open_florence.evaluation.detection import Detection, detection_ap
 from open_florence.evaluation.evaluate import evaluate
 from open_florence.evaluation.intervals import Tally, bootstrap_interval
@@ -17,6 +18,7 @@ from open_florence.evaluation.localization import (
 )
 from open_florence.evaluation.metrics import METRICS, Answers
 from open_florence.evaluation.report import ClassRow, Report, Row
+from open_florence.evaluation.retrieval import retrieval_recall
 from open_florence.evaluation.text import attribute_f1, character_error_rate, exact_match, word_recall
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "bootstrap_interval",
     "box_recall",
     "character_error_rate",
+    "cider",
     "detection_ap",
     "evaluate",
     "exact_match",
@@ -40,5 +43,6 @@ __all__ = [
     "mask_oiou",
     "mask_overlaps",
     "region_f1",
+    "retrieval_recall",
     "word_recall",
 ]
