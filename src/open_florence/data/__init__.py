@@ -4,6 +4,7 @@
 |---|---|---|
 | jsonl | a .jsonl file, or a folder that holds annotations.jsonl | a file |
 | voc | a folder of Pascal VOC files (.xml), with or without images beside it | a folder |
+| icdar | a folder of text quads as in ICDAR 2015 or SROIE (.txt, .csv), images beside it | a folder |
 
 A format of your own is a row in `READERS` and `WRITERS`: `READERS["mine"] = my_reader`, then `read(path, "mine")`.
 """
@@ -16,6 +17,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
+from open_florence.data.icdar import looks_like_icdar, read_icdar, write_icdar
 from open_florence.data.jsonl import read_jsonl, write_jsonl
 from open_florence.data.voc import read_voc, write_voc
 from open_florence.errors import OpenFlorenceError
@@ -26,14 +28,23 @@ __all__ = ["READERS", "SIGNS", "WRITERS", "read", "write"]
 OnError = Callable[[str], object]
 """Told one sentence, with file and line, for each record or box that is left out."""
 
-READERS: dict[str, Callable[[Path, OnError], Iterator[Sample]]] = {"jsonl": read_jsonl, "voc": read_voc}
-WRITERS: dict[str, Callable[[Path, Iterable[Sample]], None]] = {"jsonl": write_jsonl, "voc": write_voc}
+READERS: dict[str, Callable[[Path, OnError], Iterator[Sample]]] = {
+    "jsonl": read_jsonl,
+    "voc": read_voc,
+    "icdar": read_icdar,
+}
+WRITERS: dict[str, Callable[[Path, Iterable[Sample]], None]] = {
+    "jsonl": write_jsonl,
+    "voc": write_voc,
+    "icdar": write_icdar,
+}
 
 SIGNS: dict[str, Callable[[Path], bool]] = {
     "jsonl": lambda path: path.suffix == ".jsonl" or (path / "annotations.jsonl").is_file(),
     "voc": lambda path: path.is_dir() and next(path.glob("**/*.xml"), None) is not None,
+    "icdar": looks_like_icdar,
 }
-"""Whether a path looks like a format, by names of files and the head of a file at most; the first that says so is it."""
+"""Whether a path looks like a format, by the names of files or the head of one; the first that says so is it."""
 
 
 def read(path: str | PathLike[str], format: str | None = None, on_error: OnError = warnings.warn) -> Iterator[Sample]:
