@@ -47,7 +47,7 @@ def make_optimizers(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, scales: dict[str, float]) -> Groups:
-    """Parameters grouped by learning-rate scale and by whether they decay.
+    """The parameters that are not frozen, grouped by learning-rate scale and by whether they decay.
 
     Matrices and kernels decay; biases, norms and embedding tables do not. `scales` maps a piece of a parameter's name
     ("vision_tower.") to the factor on the learning rate of the parameters that have it; the rest have factor 1.
@@ -60,6 +60,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, scales: dict[str, fl
     }
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         scale = next((factor for piece, factor in scales.items() if piece in name), 1.0)
         decays = parameter.ndim >= 2 and id(parameter) not in embeddings
         groups.setdefault((scale, decays), []).append(parameter)
@@ -83,23 +85,24 @@ def learning_rate(step: int, peak: float, warmup: int, steps: int, decay: int) -
 
 
 class Ema:
-    """An exponential moving average of a model's parameters."""
+    """An exponential moving average of those parameters of a model that were not frozen when it began."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Moves the average towards the parameters; early steps count more, so that it does not remember the start."""
         weight = 1 - min(self.decay, (step + 1) / (step + 10))
-        names = [name for name, _ in model.named_parameters()]
-        torch._foreach_lerp_([self.values[name] for name in names], [p.detach() for p in model.parameters()], weight)
+        parameters = dict(model.named_parameters())
+        torch._foreach_lerp_(list(self.values.values()), [parameters[name].detach() for name in self.values], weight)
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
         """Exchanges the parameters and the average, in place; call it again to go back."""
-        for name, parameter in model.named_parameters():
-            kept = parameter.detach().clone()
-            parameter.copy_(self.values[name])
-            self.values[name].copy_(kept)
+        parameters = dict(model.named_parameters())
+        for name, value in self.values.items():
+            kept = parameters[name].detach().clone()
+            parameters[name].copy_(value)
+            value.copy_(kept)
