@@ -66,7 +66,7 @@ def _read_file(file: Path, on_error: Callable[[str], object]) -> Sample:
         raise ValueError(f"its root is <{root.tag}>, not VOC's <annotation>")
     name = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
     image_path = _image_of(file, name)
-    identity, size = identify(image_path, _size(root), file.stem)
+    identity, size = identify(image_path, stated_size(root), file.stem)
     regions = []
     for number, thing in enumerate(root.iterfind("object"), start=1):
         try:
@@ -90,7 +90,7 @@ def _image_of(file: Path, name: str) -> Path | None:
     return None
 
 
-def _size(root: ET.Element) -> Size | None:
+def stated_size(root: ET.Element) -> Size | None:
     """(width, height) as the file says; None where it does not, or says 0."""
     try:
         width, height = (float(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
