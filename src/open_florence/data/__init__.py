@@ -5,6 +5,7 @@
 | jsonl | a .jsonl file, or a folder that holds annotations.jsonl | a file |
 | voc | a folder of Pascal VOC files (.xml), with or without images beside it | a folder |
 | icdar | a folder of text quads as in ICDAR 2015 or SROIE (.txt, .csv), images beside it | a folder |
+| mmocr | a .json file of MMOCR's, or a folder with textdet.json or textspotting.json | |
 | refcoco | a folder of RefCOCO, RefCOCO+ or RefCOCOg with refs(...).p and instances.json, or one refs(...).p | |
 | google_refexp | google_refexp_..._201511.json, or a folder of them, with COCO's instances_train2014.json | |
 | visual_genome | a folder of Visual Genome's files with image_data.json, or one of the files | |
@@ -27,6 +28,7 @@ from typing import TypeVar
 from open_florence.data.flickr30k import looks_like_flickr30k, read_flickr30k
 from open_florence.data.icdar import looks_like_icdar, read_icdar, write_icdar
 from open_florence.data.jsonl import read_jsonl, write_jsonl
+from open_florence.data.mmocr import looks_like_mmocr, read_mmocr
 from open_florence.data.refcoco import (
     looks_like_google_refexp,
     looks_like_refcoco,
@@ -48,6 +50,7 @@ READERS: dict[str, Callable[[Path, OnError], Iterator[Sample]]] = {
     "jsonl": read_jsonl,
     "voc": read_voc,
     "icdar": read_icdar,
+    "mmocr": read_mmocr,
     "refcoco": read_refcoco,
     "google_refexp": read_google_refexp,
     "visual_genome": read_visual_genome,
@@ -76,6 +79,7 @@ SIGNS: dict[str, Callable[[Path], bool]] = {
     "vqa": looks_like_vqa,
     "voc": lambda path: path.is_dir() and next(path.glob("**/*.xml"), None) is not None,
     "icdar": looks_like_icdar,
+    "mmocr": looks_like_mmocr,
 }
 """Whether a path looks like a format, by the names of files or the head of one; the first that says so is it."""
 
@@ -83,10 +87,10 @@ SIGNS: dict[str, Callable[[Path], bool]] = {
 def read(path: str | PathLike[str], format: str | None = None, on_error: OnError = warnings.warn) -> Iterator[Sample]:
     """The samples of a file or folder, one after the other: memory does not grow with their number.
 
-    `format` is a row of `READERS`; None tells it from the path, at whose end "#val" chooses one part of a data set. What
-    cannot be read is left out and `on_error` is told why: by default a warning each; `problems.append` collects them; a
-    function that raises stops the reading. Raises OpenFlorenceError when the path does not exist, is of no format known
-    here, or the format has no parts.
+    `format` is a row of `READERS`; None tells it from the path, at whose end "#val" chooses one part of a data set.
+    What cannot be read is left out and `on_error` is told why: by default a warning each; `problems.append` collects
+    them; a function that raises stops the reading. Raises OpenFlorenceError when the path does not exist, is of no
+    format known here, or the format has no parts.
     """
     source, part = _parted(Path(path))
     if not source.exists():
