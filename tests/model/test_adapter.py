@@ -109,6 +109,35 @@ def test_whole_tensors_replace_ours(make_model, tmp_path):
     torch.testing.assert_close(state[f"{ours}.weight"][:48], model.state_dict()[f"{ours}.weight"][:48] + 2 * up @ down)
 
 
+@pytest.mark.parametrize("ids", [[140, 141], [9, 145]])
+@pytest.mark.parametrize("spelt", ["whole name", "end of it", "list"])
+def test_trained_rows_of_tokens_are_set_and_the_table_grows_for_new_ones(make_model, tmp_path, spelt, ids):
+    model = make_model()
+    rows = torch.randn(2, 48)
+    module = "model.language_model.shared"
+    indices = {"whole name": {module: ids}, "end of it": {"lm_head": [0], "shared": ids}, "list": ids}[spelt]
+    tensors = {f"{module}.token_adapter.trainable_tokens_delta": rows}
+    folder = write_adapter(tmp_path, tensors, trainable_token_indices=indices)
+    config, state = merge_adapter(folder, model.config, model.state_dict())
+    before = model.state_dict()[SHARED]
+    assert config.text.vocab_size == len(state[SHARED]) == max(ids) + 1
+    assert torch.equal(state[SHARED][ids], rows)
+    others = [id_ for id_ in range(140) if id_ not in ids]
+    assert torch.equal(state[SHARED][others], before[others])
+    for id_ in set(range(140, max(ids))) - set(ids):
+        torch.testing.assert_close(state[SHARED][id_], before.mean(0))
+
+
+def test_a_table_resized_for_new_tokens_replaces_ours(make_model, tmp_path):
+    """What PEFT writes where the vocabulary was resized before training."""
+    model = make_model()
+    table = torch.randn(150, 48)
+    folder = write_adapter(tmp_path / "a", {"language_model.model.shared.weight": table})
+    config, state = merge_adapter(folder, model.config, model.state_dict())
+    assert config.text.vocab_size == 150
+    assert torch.equal(state[SHARED], table)
+
+
 def test_modules_may_have_an_alpha_of_their_own(make_model, tmp_path):
     model = make_model()
     query = MODULES["native"]["query"]
@@ -144,6 +173,8 @@ def test_what_cannot_be_merged_is_said(make_model, tmp_path):
         ({"model.vision_tower.head.lora_A.weight": down, "model.vision_tower.head.lora_B.weight": up}, {}, "adapts"),
         ({f"{query}.lora_A.weight": down[:, :40], f"{query}.lora_B.weight": up}, {}, r"\(48, 40\), not \(48, 48\)"),
         ({"encoder.layer.0.lora_A.weight": down}, {}, "not a Florence-2's"),
+        ({"model.language_model.shared.token_adapter.trainable_tokens_delta": down}, {}, "for which tokens"),
+        ({"lm_head.weight": torch.randn(150, 48)}, {}, "only"),
     ]
     for tensors, settings, sentence in rows:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -68,8 +68,8 @@ def save_model(
     """Write weights, configuration and tokenizer so that `load_model`, and the published code of `layout`, read them.
 
     "native" is what transformers' own Florence-2 class reads, "microsoft" what the remote code of microsoft/Florence-2
-    does. `dtype` is that of the file, the model's own unless given. Raises OpenFlorenceError for an unknown layout or a
-    folder that cannot be written.
+    does. `dtype` is that of the file, the model's own unless given. Raises OpenFlorenceError for an unknown layout, a
+    model to which adapters or other training parts are attached, or a folder that cannot be written.
     """
     config = model.config
     if layout not in LAYOUTS:
@@ -79,6 +79,10 @@ def save_model(
         config = replace(config, image_token_id=processor.tokenizer.image_token_id or len(processor.tokenizer))
     config = replace(config, image_size=processor.image_size)
     state = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    if attached := [name for name in state if ".lora_" in name or ".parametrizations." in name]:
+        raise OpenFlorenceError(
+            f"the model still has parts that are for training only ({attached[0]}): merge them first"
+        )
     try:
         write_weights(folder, config, state, layout, file_format)
         processor.save(folder)

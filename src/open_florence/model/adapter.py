@@ -21,6 +21,8 @@ from open_florence.model.names import HEAD_NAME, LM_HEAD, SHARED, embedding_alia
 
 CONFIG_NAME = "adapter_config.json"
 PREFIX = "base_model.model."
+TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
+"""What PEFT puts after the name of a table of which it trained some rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,9 @@ def merge_adapter(
 
     An adapter of the output layer unties it from the embedding table, as PEFT's own merge does. `fan_in_fan_out` is
     not looked at: every layer of Florence-2 is stored output first, where PEFT turns the setting off. Tensors that the
-    adapter holds whole (`modules_to_save`, trained biases) replace ours. Raises CheckpointError for adapters of other
-    kinds, and for tensors that belong to no layer.
+    adapter holds whole (`modules_to_save`, trained biases) replace ours; so do the trained rows of embedding tables
+    (`trainable_token_indices`), and tables grow where new tokens need it. Raises CheckpointError for adapters of
+    other kinds, and for tensors that belong to no layer.
     """
     folder = Path(folder)
     settings = read_json(folder / CONFIG_NAME)
@@ -68,11 +71,42 @@ def merge_adapter(
     for name in tensors:
         if name.endswith(".lora_B.weight"):
             continue  # read with its other half
+        if name.endswith(TOKEN_ROWS):
+            _set_rows(state, places, name.removesuffix(TOKEN_ROWS), tensors[name], settings, folder)
+            continue
         target, change = _change(name, tensors, settings, folder)
         if target not in places:
             raise CheckpointError(f"the adapter in {folder} adapts {target}, which no Florence-2 has")
         _apply(state, places[target], change, whole=target == name, folder=folder)
-    return config, state
+    rows = len(state[SHARED])
+    if len(state.get(LM_HEAD, state[SHARED])) != rows:
+        raise CheckpointError(
+            f"the adapter in {folder} has new tokens for one of embedding table and output layer only"
+        )
+    return config.with_vocabulary(rows, config.image_token_id), state
+
+
+def _set_rows(
+    state: dict[str, Tensor],
+    places: Mapping[str, Place],
+    module: str,
+    rows: Tensor,
+    settings: Mapping[str, Any],
+    folder: Path,
+) -> None:
+    """Puts the trained rows (N, d) of some tokens into their table; rows it grows by otherwise are its mean."""
+    place, ids = places.get(f"{module}.weight"), settings.get("trainable_token_indices")
+    if isinstance(ids, Mapping):  # from the end of a module's name to the tokens trained there
+        ids = next((found for end, found in ids.items() if f".{module}".endswith(f".{end}")), None)
+    table = None if place is None else state[place.ours]
+    if place is None or table is None or ids is None or rows.shape != (len(ids), table.shape[1]):
+        raise CheckpointError(f"the adapter in {folder} has rows for {module} without saying for which tokens")
+    table = table.to(torch.float32, copy=True)
+    missing = max(ids) + 1 - len(table)
+    if missing > 0:
+        table = torch.cat([table, table.mean(0, keepdim=True).expand(missing, -1)])
+    table[torch.tensor(ids)] = rows.float()
+    state[place.ours] = table
 
 
 def _change(name: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], folder: Path) -> tuple[str, Tensor]:
@@ -109,6 +143,9 @@ def _places(config: FlorenceConfig, state: Mapping[str, Tensor], layout: Layout)
 def _apply(state: dict[str, Tensor], place: Place, change: Tensor, whole: bool, folder: Path) -> None:
     change = change.T if place.transposed else change
     merged = state[place.ours].to(torch.float32, copy=True)
+    if whole and place.ours in (SHARED, LM_HEAD) and change.shape[1:] == merged.shape[1:]:
+        state[place.ours] = change  # a table that was resized for new tokens
+        return
     if merged[place.rows].shape != change.shape:
         sizes = f"{tuple(change.shape)}, not {tuple(merged[place.rows].shape)}"
         raise CheckpointError(f"the adapter in {folder} changes {place.ours} by a tensor of shape {sizes}")
