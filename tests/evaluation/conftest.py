@@ -1,17 +1,22 @@
 """A stand-in for a model: it looks up the true answers and gives them back, whole or spoilt in a known way."""
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
 from PIL import Image
 
+from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation.evaluate import _source
 from open_florence.images import image_id, open_image
 from open_florence.schema import Annotation
 
 
 class Oracle:
-    """Answers every question of a data set with its truth, as `change` makes it. Counts the images of each call."""
+    """Answers every question of a data set with its first truth, as `change` makes it. Counts the images of each call.
+
+    Like a `Predictor` it refuses a whole batch in which one image cannot be opened.
+    """
 
     source = "oracle"
 
@@ -20,8 +25,9 @@ class Oracle:
         self.known = {}
         self.calls = []
         for item in _source(data, limit, []).items:
-            for truth in item.questions:
-                self.known[self._key(item.image), truth.task, truth.query] = truth
+            for question in item.questions:
+                with contextlib.suppress(OpenFlorenceError):
+                    self.known[self._key(item.image), question.task, question.query] = question.truths[0]
 
     @staticmethod
     def _key(image):

@@ -30,7 +30,7 @@ LOWER_IS_BETTER = {"ovd_false_positives"}
 ROWS = [  # section by section of the model card
     *("od_ap50", "od_ap75", "od_ap90", "od_ap", "od_ar"),
     *("od_ap50_no_scores", "od_ap75_no_scores", "od_ap90_no_scores", "od_rarest_ap50"),
-    *("dense_f1", "proposal_recall", "grounding", "ovd", "ovd_false_positives"),
+    *("dense_f1", "proposal_recall", "grounding", "grounding_r1", "ovd", "ovd_false_positives"),
     *("res_miou", "res_oiou", "res_worst_shape", "r2s_miou", "r2s_oiou", "region_category", "region_description"),
     *("caption_f1", "detailed_f1", "background_kind", "background_colour", "more_detailed_f1"),
     *("ocr_lexicon", "ocr_random", "ocr_box", "ocr_f1", "region_ocr_lexicon", "region_ocr_random", "vqa"),

@@ -60,6 +60,41 @@ def grounding_accuracy(truth: Images, found: Images, threshold: float = 0.5) -> 
     return Tally.of(pairs)
 
 
+def any_box_accuracy(truth: Images, found: Images, k: int = 1, threshold: float = 0.5) -> Tally:
+    """R@k of phrases by the any-box protocol: a phrase is right when one of its k best-scored answers covers any of its
+    true regions at the IoU (MDETR, Kamath et al. 2021, arXiv 2104.12763).
+
+    For k = 1 it is the accuracy@0.5 of phrase grounding (Flickr30k Entities) and of referring expressions (RefCOCO).
+    Phrases are labels, compared exactly; n counts them.
+    """
+    return _phrase_recall(truth, found, k, threshold, merged=False)
+
+
+def merged_box_accuracy(truth: Images, found: Images, k: int = 1, threshold: float = 0.5) -> Tally:
+    """R@k of phrases by the merged-box protocol: the true regions of a phrase are one, the box around all of them.
+
+    The older protocol of Flickr30k Entities (Plummer et al. 2015, arXiv 1505.04870). A phrase with one region is judged
+    as by `any_box_accuracy`.
+    """
+    return _phrase_recall(truth, found, k, threshold, merged=True)
+
+
+def _phrase_recall(truth: Images, found: Images, k: int, threshold: float, merged: bool) -> Tally:
+    pairs: list[tuple[float, float]] = []
+    for true, regions in zip(truth, found, strict=True):
+        phrases = list(dict.fromkeys(region.label for region in true))
+        hits = 0
+        for phrase in phrases:
+            wanted = boxes_of([region for region in true if region.label == phrase])  # (N, 4)
+            if merged:
+                wanted = np.concatenate([wanted[:, :2].min(axis=0), wanted[:, 2:].max(axis=0)])[None]
+            offered = [region for region in regions if region.label == phrase]
+            best = sorted(offered, key=lambda region: -region_score(region))[:k]
+            hits += bool((iou(wanted, boxes_of(best)) >= threshold).any())
+        pairs.append((float(hits), float(len(phrases))))
+    return Tally.of(pairs)
+
+
 def false_positive_rate(found: Images) -> Tally:
     """The part of questions about absent things that were answered with a region all the same: one entry a question."""
     return Tally.of([(float(len(regions) > 0), 1.0) for regions in found])

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from open_florence.evaluation.cider import cider
 from open_florence.evaluation.detection import Detection, detection_ap, strangers
 from open_florence.evaluation.intervals import Array, Tally
 from open_florence.evaluation.localization import (
+    any_box_accuracy,
     box_recall,
     false_positive_rate,
     grounding_accuracy,
@@ -21,12 +23,25 @@ from open_florence.evaluation.localization import (
     mask_overlaps,
     region_f1,
 )
+from open_florence.evaluation.ocr import ocr_end_to_end, ocr_recall
 from open_florence.evaluation.report import ClassRow, Row
-from open_florence.evaluation.text import character_error_rate, exact_match, word_recall
+from open_florence.evaluation.text import (
+    character_error_rate,
+    exact_match,
+    normalize,
+    top_k_accuracy,
+    word_accuracy,
+    word_recall,
+)
+from open_florence.evaluation.vqa import vqa_accuracy
 from open_florence.schema import Annotation, Region, Size
 
 if TYPE_CHECKING:
     from open_florence.scenes import Scene
+
+
+MANY = 5
+"""The k of classification's second row, where there are more labels than that to choose from."""
 
 
 @dataclass
@@ -41,20 +56,43 @@ class Answers:
     """That image's (width, height) in pixels."""
     scenes: list[Scene | None] = field(default_factory=list)
     """The scene it is an image of; None for other data."""
+    others: list[tuple[Annotation, ...]] = field(default_factory=list)
+    """Further true answers to each: captions and answers of other people. Only metrics of words read them."""
+    ranked: list[tuple[str, ...]] = field(default_factory=list)
+    """The labels that classification chose from, likeliest first; only the answer's own where they were not ranked."""
 
-    def add(self, truth: Annotation, found: Annotation, image: int, size: Size, scene: Scene | None = None) -> None:
+    def add(
+        self,
+        truth: Annotation,
+        found: Annotation,
+        image: int,
+        size: Size,
+        scene: Scene | None = None,
+        others: Sequence[Annotation] = (),
+        ranked: Sequence[str] = (),
+    ) -> None:
         """One more question and its answer."""
         self.truth.append(truth)
         self.found.append(found)
         self.images.append(image)
         self.sizes.append(size)
         self.scenes.append(scene)
+        self.others.append(tuple(others))
+        self.ranked.append(tuple(ranked) or (found.text,))
 
     def pick(self, indices: Iterable[int]) -> Answers:
         """Only some of the questions."""
         picked = Answers()
         for i in indices:
-            picked.add(self.truth[i], self.found[i], self.images[i], self.sizes[i], self.scenes[i])
+            picked.add(
+                self.truth[i],
+                self.found[i],
+                self.images[i],
+                self.sizes[i],
+                self.scenes[i],
+                self.others[i],
+                self.ranked[i],
+            )
         return picked
 
     def row(self, key: str, name: str, tally: Tally, note: str = "") -> Row:
@@ -81,13 +119,49 @@ class Answers:
         """(true, found) text of each answer."""
         return [a.text for a in self.truth], [a.text for a in self.found]
 
+    @property
+    def references(self) -> list[list[str]]:
+        """All true texts of each answer."""
+        return [[a.text for a in (truth, *others)] for truth, others in zip(self.truth, self.others, strict=True)]
+
 
 Metric = Callable[[Answers], list[Row]]
 
 
 def exact(key: str, name: str) -> Metric:
-    """The part of the answers that are word for word the true one."""
-    return lambda answers: [answers.row(key, name, exact_match(*answers.texts))]
+    """The part of the answers that are word for word a true one."""
+    return lambda answers: [answers.row(key, name, exact_match(answers.references, answers.texts[1]))]
+
+
+def captions(key: str, name: str) -> Metric:
+    """CIDEr against all captions that people wrote, and the part that is word for word one of them."""
+
+    def judge(answers: Answers) -> list[Row]:
+        references = answers.references
+        mean = sum(map(len, references)) / max(len(references), 1)
+        tally = cider(references, answers.texts[1])
+        return [
+            answers.row(f"{key}_cider", f"{name}, CIDEr", tally, f"{mean:.1f} references each; papers print it x 100"),
+            *exact(key, f"{name}, exact")(answers),
+        ]
+
+    return judge
+
+
+def question_answering(answers: Answers) -> list[Row]:
+    """VQA's accuracy: agreement with ten people, or with any of fewer."""
+    tally = vqa_accuracy(answers.references, answers.texts[1])
+    return [answers.row("vqa", "question answering, VQA accuracy", tally)]
+
+
+def classification(answers: Answers) -> list[Row]:
+    """Top-1, and top-5 over the questions with more than five labels whose labels were all ranked."""
+    rows = [answers.row("classification", "classification, top-1", top_k_accuracy(answers.references, answers.ranked))]
+    many = answers.pick(i for i, labels in enumerate(answers.ranked) if len(labels) > MANY)
+    if many.truth:
+        tally = top_k_accuracy(many.references, many.ranked, MANY)
+        rows.append(many.row(f"classification_top{MANY}", f"classification, top-{MANY}", tally))
+    return rows
 
 
 def detection(answers: Answers) -> list[Row]:
@@ -135,8 +209,25 @@ def proposals(answers: Answers) -> list[Row]:
 
 
 def grounding(answers: Answers) -> list[Row]:
-    """Accuracy over the phrases of the captions."""
-    return [answers.row("grounding", "phrase grounding@.5", grounding_accuracy(*answers.regions))]
+    """Accuracy over the true regions of the phrases, and over the phrases (R@1, any box; referring expressions too)."""
+    true = answers.regions[0]
+    found = [_of_one_phrase(t, f) for t, f in zip(answers.truth, answers.found, strict=True)]
+    return [
+        answers.row("grounding", "phrase grounding@.5", grounding_accuracy(true, found)),
+        answers.row("grounding_r1", "phrase grounding and referring R@1", any_box_accuracy(true, found), "any box"),
+    ]
+
+
+def _of_one_phrase(truth: Annotation, found: Annotation) -> tuple[Region, ...]:
+    """The found regions; all of them under the one true phrase where that is the whole query: a referring expression
+    asks for one place, and the model may repeat only some of its words."""
+    phrases = {region.label for region in truth.regions}
+    if len(phrases) != 1 or not isinstance(truth.query, str):
+        return found.regions
+    (phrase,) = phrases
+    if normalize(phrase) != normalize(truth.query):
+        return found.regions
+    return tuple(replace(region, label=phrase) for region in found.regions)
 
 
 def open_vocabulary(answers: Answers) -> list[Row]:
@@ -166,7 +257,7 @@ def masks(key: str, name: str) -> Metric:
 
 
 def reading(key: str, name: str) -> Metric:
-    """Word recall and character error rate of texts read off an image."""
+    """Word recall, word accuracy and character error rate of texts read off an image."""
 
     def judge(answers: Answers) -> list[Row]:
         true, found = answers.texts
@@ -174,6 +265,7 @@ def reading(key: str, name: str) -> Metric:
         errors = character_error_rate(true, found)
         return [
             answers.row(f"{key}_words", f"{name}, word recall", words),
+            answers.row(f"{key}_word_accuracy", f"{name}, word accuracy", word_accuracy(true, found)),
             answers.row(f"{key}_cer", f"{name}, character error rate", errors, "lower is better"),
         ]
 
@@ -184,8 +276,8 @@ def ocr_regions(answers: Answers) -> list[Row]:
     """Place alone, and place with the right words (end-to-end F1)."""
     true, found = answers.regions
     return [
-        answers.row("ocr_box", "OCR with region, box@.5", box_recall(true, found)),
-        answers.row("ocr_f1", "OCR with region, word and box F1@.5", region_f1(true, found)),
+        answers.row("ocr_box", "OCR with region, place@.5", ocr_recall(true, found)),
+        answers.row("ocr_f1", "OCR with region, end-to-end F1@.5", ocr_end_to_end(true, found), "case counts"),
     ]
 
 
@@ -198,14 +290,14 @@ METRICS: dict[str, Metric] = {
     "<REFERRING_EXPRESSION_SEGMENTATION>": masks("res", "referring segmentation"),
     "<REGION_TO_SEGMENTATION>": masks("r2s", "region to segmentation"),
     "<REGION_TO_CATEGORY>": exact("region_category", "region to category, exact"),
-    "<REGION_TO_DESCRIPTION>": exact("region_description", "region to description, exact"),
-    "<CAPTION>": exact("caption", "caption, exact"),
-    "<DETAILED_CAPTION>": exact("detailed_caption", "detailed caption, exact"),
-    "<MORE_DETAILED_CAPTION>": exact("more_detailed_caption", "more detailed caption, exact"),
+    "<REGION_TO_DESCRIPTION>": captions("region_description", "region to description"),
+    "<CAPTION>": captions("caption", "caption"),
+    "<DETAILED_CAPTION>": captions("detailed_caption", "detailed caption"),
+    "<MORE_DETAILED_CAPTION>": captions("more_detailed_caption", "more detailed caption"),
     "<OCR>": reading("ocr", "OCR"),
     "<OCR_WITH_REGION>": ocr_regions,
     "<REGION_TO_OCR>": reading("region_ocr", "region to OCR"),
-    "<VQA>": exact("vqa", "question answering, exact"),
-    "<CLASSIFICATION>": exact("classification", "classification, top-1"),
+    "<VQA>": question_answering,
+    "<CLASSIFICATION>": classification,
 }
 """Task -> its rows of the table, in the table's order."""

@@ -16,7 +16,7 @@ from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation.detection import boxes_of
 from open_florence.evaluation.intervals import Tally
 from open_florence.evaluation.localization import mask_miou
-from open_florence.evaluation.metrics import METRICS, Answers, Metric, detection
+from open_florence.evaluation.metrics import METRICS, Answers, Metric, detection, exact
 from open_florence.evaluation.report import Row
 from open_florence.evaluation.text import attribute_f1, normalize, word_recall
 from open_florence.geometry import iou
@@ -147,10 +147,12 @@ SCENE_METRICS: dict[str, Metric] = {
     **METRICS,
     "<OD>": scene_detection,
     "<REFERRING_EXPRESSION_SEGMENTATION>": scene_masks,
+    "<REGION_TO_DESCRIPTION>": exact("region_description", "region to description, exact"),
     "<CAPTION>": caption("caption_f1", "caption, attribute F1"),
     "<DETAILED_CAPTION>": detailed_caption,
     "<MORE_DETAILED_CAPTION>": caption("more_detailed_f1", "more detailed caption, attribute F1"),
     "<OCR>": printed_words("ocr", "OCR, word recall"),
     "<REGION_TO_OCR>": printed_words("region_ocr", "region to OCR"),
+    "<VQA>": exact("vqa", "question answering, exact"),
 }
 """Task -> its rows of the scenes' table: `METRICS`, with the rows that only a scene can judge."""

@@ -1,6 +1,8 @@
-"""How right words are: exact match, F1 over attribute words, word recall, character error rate.
+"""How right words are: exact match, top-k, F1 over attribute words, word recall and accuracy, character error rate.
 
-Every function takes the true and the found texts in the same order and gives a `Tally` with one entry for each.
+Every function takes the true and the found texts in the same order and gives a `Tally` with one entry for each. What
+reads print (`word_recall`, `word_accuracy`, `character_error_rate`) compares characters as they are, case and all: fold
+both sides (`str.casefold`) for the numbers of benchmarks that do not.
 """
 
 from __future__ import annotations
@@ -19,9 +21,26 @@ def normalize(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".").rstrip()
 
 
-def exact_match(truth: Sequence[str], found: Sequence[str]) -> Tally:
-    """The part of the texts that are the true one, after `normalize`."""
-    return Tally.of([(float(normalize(t) == normalize(f)), 1.0) for t, f in zip(truth, found, strict=True)])
+def exact_match(truth: Sequence[str | Sequence[str]], found: Sequence[str]) -> Tally:
+    """The part of the texts that are the true one, after `normalize`; of several true ones, any of them."""
+    pairs: list[tuple[float, float]] = []
+    for true, text in zip(truth, found, strict=True):
+        allowed = {normalize(one) for one in ([true] if isinstance(true, str) else true)}
+        pairs.append((float(normalize(text) in allowed), 1.0))
+    return Tally.of(pairs)
+
+
+def top_k_accuracy(truth: Sequence[str | Sequence[str]], ranked: Sequence[Sequence[str]], k: int = 1) -> Tally:
+    """The part of the inputs whose class is among the first k of their `ranked` labels, likeliest first.
+
+    Classification's top-1 and top-5 (Russakovsky et al. 2015, arXiv 1409.0575). Labels are compared after `normalize`;
+    of several true ones, any counts.
+    """
+    pairs: list[tuple[float, float]] = []
+    for true, labels in zip(truth, ranked, strict=True):
+        allowed = {normalize(one) for one in ([true] if isinstance(true, str) else true)}
+        pairs.append((float(any(normalize(label) in allowed for label in labels[:k])), 1.0))
+    return Tally.of(pairs)
 
 
 def attributes(text: str, vocabulary: Collection[str]) -> Counter[str]:
@@ -75,8 +94,11 @@ def word_recall(truth: Sequence[Sequence[str]], found: Sequence[str]) -> Tally:
     return Tally.of(pairs)
 
 
-def edit_distance(a: str, b: str) -> int:
-    """The fewest insertions, deletions and substitutions of characters that make a into b (Levenshtein 1966)."""
+def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
+    """The fewest insertions, deletions and substitutions that make a into b (Levenshtein 1966).
+
+    Of characters for two strings, of words for two lists of words.
+    """
     row = list(range(len(b) + 1))
     for i, left in enumerate(a, start=1):
         previous, row[0] = row[0], i
@@ -85,7 +107,24 @@ def edit_distance(a: str, b: str) -> int:
     return row[-1]
 
 
+def word_accuracy(truth: Sequence[str], found: Sequence[str]) -> Tally:
+    """The part of the true words that were read, in their order: 1 - word error rate, no text below 0.
+
+    Words are what spaces part, and are right as a whole. Edits of words from the found text to the true one count
+    against it, superfluous words too. For texts of one word it is the part of the words that are read exactly.
+    """
+    pairs: list[tuple[float, float]] = []
+    for true, text in zip(truth, found, strict=True):
+        words = true.split()
+        pairs.append((max(0.0, float(len(words) - edit_distance(text.split(), words))), float(len(words))))
+    return Tally.of(pairs)
+
+
 def character_error_rate(truth: Sequence[str], found: Sequence[str]) -> Tally:
-    """CER: edits from the found texts to the true ones, over the characters of the truth; 0 is best, it may pass 1."""
+    """CER: edits of characters from the found texts to the true ones, over the characters of the truth.
+
+    0 is best, and it may pass 1. The edits of all texts are summed before they are divided, so a long text weighs more
+    than a short one. Case and spaces are characters like any other; n counts the texts.
+    """
     pairs = [(float(edit_distance(f, t)), float(len(t))) for t, f in zip(truth, found, strict=True)]
     return Tally.of(pairs, count=len(pairs))
