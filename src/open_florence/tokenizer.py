@@ -108,6 +108,12 @@ class Tokenizer:
         backend.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
         return cls(backend)
 
+    def with_tokens(self, tokens: Iterable[str]) -> Tokenizer:
+        """The same tokenizer with further special tokens, at the next ids in their order; those it has keep theirs."""
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+        return Tokenizer(backend)
+
     def encode(self, text: str, wrap: bool = True) -> list[int]:
         """The ids of a text, between <s> and </s> if `wrap`. Special tokens written out in the text become theirs."""
         ids: list[int] = self._backend.encode(_whole(text), add_special_tokens=False).ids

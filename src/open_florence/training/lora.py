@@ -114,10 +114,11 @@ class LoraLinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The layer with its adapters added to its weight, in place and in float32."""
+        """The layer with its adapters added to its weight, in place and at the adapters' precision."""
+        weight = self.base.weight
         for key, rows in self.rows.items():
-            change = self.config.scale * self.lora_B[key].float() @ self.lora_A[key].float()  # (rows, in)
-            self.base.weight[rows] = (self.base.weight[rows].float() + change).to(self.base.weight.dtype)
+            change = self.config.scale * self.lora_B[key] @ self.lora_A[key]  # (rows, in)
+            weight[rows] = (weight[rows].to(change.dtype) + change).to(weight.dtype)
         return self.base
 
 
