@@ -10,7 +10,6 @@ score does not ask.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterator
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -88,11 +87,10 @@ def _question_files(path: Path, part: str) -> list[Path]:
 
 
 def _answer_file(questions: Path) -> Path:
-    """The file of answers, beside the questions or in the folder that the published download gives it."""
+    """The file of answers, beside the questions or in the folder "Annotations" beside theirs."""
     name = questions.name.replace("OpenEnded_", "").replace(ENDING, "_annotations.json")
-    beside = questions.with_name(name)
-    elsewhere = sorted(questions.parent.parent.glob(f"*/{glob.escape(name)}")) if not beside.is_file() else []
-    return elsewhere[0] if elsewhere else beside
+    elsewhere = questions.parent.parent / "Annotations" / name
+    return elsewhere if elsewhere.is_file() else questions.with_name(name)
 
 
 def _answered(questions: Path, answers: Path, on_error: Callable[[str], object]) -> Iterator[Answered]:
