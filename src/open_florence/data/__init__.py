@@ -4,7 +4,9 @@
 |---|---|---|
 | jsonl | a .jsonl file, or a folder that holds annotations.jsonl | a file |
 | voc | a folder of Pascal VOC files (.xml), with or without images beside it | a folder |
+| coco | a .json file of COCO's, or a folder of them, images beside it | a .json file, or a folder |
 | icdar | a folder of text quads as in ICDAR 2015 or SROIE (.txt, .csv), images beside it | a folder |
+| label_studio | a .json file that Label Studio exports as "JSON" | a .json file of tasks, and the project's .xml |
 | mmocr | a .json file of MMOCR's, or a folder with textdet.json or textspotting.json | |
 | refcoco | a folder of RefCOCO, RefCOCO+ or RefCOCOg with refs(...).p and instances.json, or one refs(...).p | |
 | google_refexp | google_refexp_..._201511.json, or a folder of them, with COCO's instances_train2014.json | |
@@ -25,9 +27,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeVar
 
+from open_florence.data.coco import looks_like_coco, read_coco
+from open_florence.data.coco_writer import write_coco
 from open_florence.data.flickr30k import looks_like_flickr30k, read_flickr30k
 from open_florence.data.icdar import looks_like_icdar, read_icdar, write_icdar
 from open_florence.data.jsonl import read_jsonl, write_jsonl
+from open_florence.data.label_studio import looks_like_label_studio, read_label_studio
+from open_florence.data.label_studio_tasks import write_label_studio
 from open_florence.data.mmocr import looks_like_mmocr, read_mmocr
 from open_florence.data.refcoco import (
     looks_like_google_refexp,
@@ -49,7 +55,9 @@ OnError = Callable[[str], object]
 READERS: dict[str, Callable[[Path, OnError], Iterator[Sample]]] = {
     "jsonl": read_jsonl,
     "voc": read_voc,
+    "coco": read_coco,
     "icdar": read_icdar,
+    "label_studio": read_label_studio,
     "mmocr": read_mmocr,
     "refcoco": read_refcoco,
     "google_refexp": read_google_refexp,
@@ -67,7 +75,9 @@ PART_READERS: dict[str, Callable[[Path, OnError, str], Iterator[Sample]]] = {
 WRITERS: dict[str, Callable[[Path, Iterable[Sample]], None]] = {
     "jsonl": write_jsonl,
     "voc": write_voc,
+    "coco": write_coco,
     "icdar": write_icdar,
+    "label_studio": write_label_studio,
 }
 
 SIGNS: dict[str, Callable[[Path], bool]] = {
@@ -77,8 +87,10 @@ SIGNS: dict[str, Callable[[Path], bool]] = {
     "visual_genome": looks_like_visual_genome,
     "flickr30k": looks_like_flickr30k,  # before VOC, whose .xml files it holds too
     "vqa": looks_like_vqa,
+    "coco": looks_like_coco,
     "voc": lambda path: path.is_dir() and next(path.glob("**/*.xml"), None) is not None,
     "icdar": looks_like_icdar,
+    "label_studio": looks_like_label_studio,
     "mmocr": looks_like_mmocr,
 }
 """Whether a path looks like a format, by the names of files or the head of one; the first that says so is it."""
