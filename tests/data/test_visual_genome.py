@@ -182,7 +182,7 @@ def test_missing_files_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    records = [{"id": n, "regions": [region("lorem ipsum " * 10_000)]} for n in range(100)]
+    records = [{"id": n, "regions": [region("x" * 120_000)]} for n in range(100)]
     folder(tmp_path, [image(n) for n in range(100)], region_descriptions=records)
     assert (tmp_path / "region_descriptions.json").stat().st_size > 12_000_000
     del records
