@@ -36,12 +36,12 @@ class LocationQuantizer:
             )
         return tuple(self._bin(value, length) for value, length in zip(point, size, strict=True))
 
-    def dequantize(self, bins: Sequence[int], size: Sequence[float]) -> tuple[float, ...]:
+    def dequantize(self, bins: Sequence[float], size: Sequence[float]) -> tuple[float, ...]:
         """The centre of each bin, computed in float32 exactly as the published code does, returned as Python floats.
 
         Off by at most size / 2000 an axis from any coordinate that `quantize` puts into that bin (for 1,000 bins), plus
         float32 rounding: a few units in the seventh digit. Bins beyond the last are not refused: the published parser
-        reads them too.
+        reads them too. A number between two bins, as a mean over several is, lies between their centres.
         """
         return tuple(
             float(np.float32(index + 0.5) * np.float32(length / self.bins))

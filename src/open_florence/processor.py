@@ -20,7 +20,8 @@ from torch import Tensor
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import open_image
 from open_florence.schema import Annotation, Region, Size
-from open_florence.tasks import Task, find_task
+from open_florence.tasks import Extent, Task, find_task
+from open_florence.tasks.grammar import LOCATIONS
 from open_florence.tokenizer import Tokenizer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -49,6 +50,9 @@ class Processor:
     """Per channel (red, green, blue) of values between 0 and 1: what is subtracted, then what is divided by."""
     image_seq_length: int = 577
     """How many tokens the model makes of an image: kept for transformers' processor, which asks the folder for it."""
+    location_window: int = 0
+    """How far around a bin this model's coordinates are read (`GenerationConfig.location_window`); above 0 for models
+    trained with soft location targets. Kept in generation_config.json, where transformers ignores it."""
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Processor:
@@ -131,6 +135,7 @@ class Processor:
         size: Size,
         query: str | Region | None = None,
         finished: bool = True,
+        bins: Sequence[float] = (),
     ) -> Annotation:
         """Generated ids and the log-probability of each -> the annotation they say, scored.
 
@@ -138,14 +143,15 @@ class Processor:
         geometric mean of the probabilities of the tokens it is about: a region's own location tokens for `score`, the
         words of its label for `label_score`; all that was said for the annotation's, or its words where it is words
         only. <s>, </s> and <pad>, however many and wherever, count for none. `finished` False says that generation was
-        cut, so `complete` is False.
+        cut, so `complete` is False. `bins`, as `Generation` has them for these ids, are read instead of the bins that
+        were said.
         """
         text, spans = self.tokenizer.decode_with_spans(ids)
         trace = task.grammar.trace(text, size, query)
-        evidence = _Evidence(self.tokenizer, ids, logprobs, spans)
+        evidence = _Evidence(self.tokenizer, ids, logprobs, spans, bins)
         regions = tuple(
             replace(
-                region,
+                evidence.located(region, extent, size),
                 score=evidence.score(extent.location, locations=True),
                 label_score=evidence.score(extent.label, locations=False),
             )
@@ -162,13 +168,20 @@ class Processor:
 
 
 class _Evidence:
-    """The tokens of one answer: where in its text each stands, what kind it is, and its log-probability."""
+    """The tokens of one answer: where in its text each stands, what kind it is, its bin and its log-probability."""
 
     def __init__(
-        self, tokenizer: Tokenizer, ids: Sequence[int], logprobs: Sequence[float], spans: Sequence[tuple[int, int]]
+        self,
+        tokenizer: Tokenizer,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        spans: Sequence[tuple[int, int]],
+        bins: Sequence[float],
     ) -> None:
         if len(ids) != len(logprobs):
             raise ValueError(f"{len(ids)} ids came with {len(logprobs)} log-probabilities")
+        if bins and len(ids) != len(bins):
+            raise ValueError(f"{len(ids)} ids came with {len(bins)} mean bins")
         tokens = np.array(ids, np.int64)  # (T,)
         edges = np.array(spans, np.int64).reshape(-1, 2)  # (T, 2)
         self.starts, self.ends = edges[:, 0], edges[:, 1]
@@ -176,6 +189,25 @@ class _Evidence:
         start = tokenizer.location_start
         self.is_location = (tokens >= start) & (tokens < start + tokenizer.location_count)
         self.is_said = ~np.isin(tokens, (tokenizer.bos, tokenizer.pad, tokenizer.eos))
+        self.bins = {start: mean for (start, _), mean in zip(spans, bins, strict=False) if mean == mean}
+        """The mean bin of the location token that starts at a character; empty where none were read."""
+
+    def located(self, region: Region, extent: Extent, size: Size) -> Region:
+        """The region with its points between bins: the mean around each token instead of the token's own centre.
+
+        A box whose corners would change sides by it, as one narrower than the window can, stays as it was said.
+        """
+        bins = [self.bins[start] for start in extent.tokens if start in self.bins]
+        if not bins or len(bins) != sum(len(point) for part in region.parts for point in part):
+            return region
+        rest = iter(bins)
+        parts = tuple(
+            tuple(LOCATIONS.dequantize([next(rest) for _ in point], size) for point in part) for part in region.parts
+        )
+        turned = region.kind == "box" and any(
+            low > high and first <= second for low, high, first, second in zip(*parts[0], *region.parts[0], strict=True)
+        )
+        return region if turned else replace(region, parts=parts)
 
     def score(self, span: tuple[int, int] | None, locations: bool | None) -> float | None:
         """exp(mean log p) of the tokens that touch the characters of `span`; None when there are none.

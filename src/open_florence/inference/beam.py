@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from open_florence.inference.constraints import NEVER, Constraints
-from open_florence.inference.request import Generation, GenerationConfig, Stepper, collect
+from open_florence.inference.request import Generation, GenerationConfig, Stepper, bins_of, collect
 
 BEHIND = -1e9
 """Below any log-probability of a sequence, above -inf: a last resort where there are fewer sequences than beams."""
@@ -31,6 +31,8 @@ class Beams:
     """(B, N, T - 1) float32, of `tokens[:, :, 1:]`."""
     origins: Tensor
     """(B, N, T - 1) long: the row that each of those tokens continued."""
+    bins: Tensor
+    """(B, N, T - 1) float32: the mean bin around each of those tokens, see `bins_of`."""
     scores: Tensor
     """(B, N) float32: running sequences have their log-probability, finished ones that by their length; -inf where
     there is no sequence yet."""
@@ -42,15 +44,17 @@ class Beams:
             self.tokens.take_along_dim(trail, 1),
             self.logprobs.take_along_dim(trail, 1),
             self.origins.take_along_dim(trail, 1),
+            self.bins.take_along_dim(trail, 1),
             scores,
         )
 
-    def extended(self, token: Tensor, logprob: Tensor, origin: Tensor) -> Beams:
+    def extended(self, token: Tensor, logprob: Tensor, origin: Tensor, mean: Tensor) -> Beams:
         """Every sequence with one more token: each argument (B, N)."""
         return Beams(
             torch.cat([self.tokens, token[:, :, None]], 2),
             torch.cat([self.logprobs, logprob[:, :, None]], 2),
             torch.cat([self.origins, origin[:, :, None]], 2),
+            torch.cat([self.bins, mean[:, :, None]], 2),
             self.scores,
         )
 
@@ -68,7 +72,7 @@ def beam_search(step: Stepper, config: GenerationConfig, constraints: Constraint
     finished = replace(running, scores=torch.full_like(running.scores, NEVER))  # K places, none taken
     closed = torch.zeros(len(running.tokens), dtype=torch.bool, device=history.device)  # (B,)
     while True:
-        candidates = _candidates(running, logits, constraints)  # 2K a question
+        candidates = _candidates(running, logits, constraints, config)  # 2K a question
         length = candidates.tokens.shape[2] - 1
         ended = candidates.tokens[:, :, -1] == config.end  # (B, 2K)
         if length == constraints.limit:
@@ -82,10 +86,10 @@ def beam_search(step: Stepper, config: GenerationConfig, constraints: Constraint
             break
         step.cache.reorder(running.origins[:, :, -1].flatten())
         logits = step(running.tokens[:, :, -1:].flatten(0, 1))
-    tokens, logprobs, origins, scores = (
+    tokens, logprobs, origins, bins, scores = (
         getattr(finished, name)[:, : config.num_return_sequences].flatten(0, 1) for name in Beams.__slots__
     )
-    return collect(tokens[:, 1:], logprobs, constraints, config, scores, origins)
+    return collect(tokens[:, 1:], logprobs, bins, constraints, config, scores, origins)
 
 
 def _equal_beams(tokens: Tensor) -> Beams:
@@ -95,10 +99,10 @@ def _equal_beams(tokens: Tensor) -> Beams:
     scores[:, 0] = 0
     rows = torch.arange(questions * width, device=tokens.device).view(questions, width, 1)
     forced = torch.zeros(questions, width, length - 1, device=tokens.device)
-    return Beams(tokens, forced, rows.expand(-1, -1, length - 1), scores)
+    return Beams(tokens, forced, rows.expand(-1, -1, length - 1), torch.full_like(forced, float("nan")), scores)
 
 
-def _candidates(running: Beams, logits: Tensor, constraints: Constraints) -> Beams:
+def _candidates(running: Beams, logits: Tensor, constraints: Constraints, config: GenerationConfig) -> Beams:
     """The 2K likeliest continuations of each question's beams, best first. `logits` (R, V)."""
     width = running.scores.shape[1]
     logprobs = constraints(logits.log_softmax(-1), running.tokens.flatten(0, 1))  # (R, V)
@@ -107,7 +111,8 @@ def _candidates(running: Beams, logits: Tensor, constraints: Constraints) -> Bea
     scores, flat = totals.flatten(1).topk(2 * width)  # (B, 2K)
     beam, token = flat // vocabulary, flat % vocabulary
     row = beam + width * torch.arange(len(beam), device=beam.device)[:, None]  # (B, 2K): which of the R rows
-    return running.pick(beam, scores).extended(token, logprobs[row, token], row)
+    bins = bins_of(logits, row.flatten(), token.flatten(), config).view_as(token)  # (B, 2K)
+    return running.pick(beam, scores).extended(token, logprobs[row, token], row, bins)
 
 
 def _best(candidates: Beams, scores: Tensor, width: int) -> Beams:
@@ -123,7 +128,9 @@ def _finish(
     admitted[:, config.num_beams :] = False
     ranks = (candidates.scores / length**config.length_penalty).masked_fill(~admitted, NEVER)
     blank = torch.full_like(finished.scores, config.pad, dtype=torch.long)
-    padded = finished.extended(blank, torch.zeros_like(finished.scores), blank)
+    padded = finished.extended(
+        blank, torch.zeros_like(finished.scores), blank, torch.full_like(finished.scores, float("nan"))
+    )
     everyone = padded.joined(replace(candidates, scores=ranks))
     return _best(everyone, everyone.scores, config.num_beams)
 

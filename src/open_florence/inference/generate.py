@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from open_florence.errors import OpenFlorenceError
 from open_florence.inference.beam import beam_search
 from open_florence.inference.constraints import NEVER, Constraints
-from open_florence.inference.request import Generation, GenerationConfig, Stepper, collect
+from open_florence.inference.request import Generation, GenerationConfig, Stepper, bins_of, collect
 from open_florence.model.florence import Florence, Memory
 
 __all__ = ["Generation", "GenerationConfig", "generate"]
@@ -25,9 +26,12 @@ def generate(model: Florence, memory: Memory, config: GenerationConfig | None = 
     """Answers every question of `memory` (hidden (B, S, d), mask (B, S), from `model.encode`).
 
     Returns B * num_return_sequences answers; what else is in the batch changes none of them, except where dice decide.
-    `max_new_tokens` is cut to the decoder's table of positions, which it cannot outgrow.
+    `max_new_tokens` is cut to the decoder's table of positions, which it cannot outgrow. Raises OpenFlorenceError for a
+    `location_window` without `locations`.
     """
     config = config or GenerationConfig()
+    if config.location_window and config.locations is None:
+        raise OpenFlorenceError("a location_window needs locations: the first location id and the number of them")
     limit = min(config.max_new_tokens, model.config.text.max_positions)
     constraints = Constraints(
         limit, config.no_repeat_ngram_size, config.forced_first, config.forced_last, config.suppressed
@@ -43,7 +47,9 @@ def one_by_one(step: Stepper, config: GenerationConfig, constraints: Constraints
     """Greedy search and sampling: each row goes its own way, and the loop ends with the last of them."""
     history, logits = step.open(config, constraints, config.num_return_sequences)  # (R, T), (R, V)
     finished = torch.zeros(len(history), dtype=torch.bool, device=history.device)
+    rows = torch.arange(len(history), device=history.device)
     logprobs = [torch.zeros(len(history), device=history.device)] * (history.shape[1] - 1)  # of history[:, 1:]
+    bins = [torch.full_like(step, float("nan")) for step in logprobs]
     dice = _dice(config, history.device)
     while True:
         scores = constraints(logits, history)  # (R, V)
@@ -53,13 +59,14 @@ def one_by_one(step: Stepper, config: GenerationConfig, constraints: Constraints
             scores = shape_distribution(scores, config)
             token = torch.multinomial(scores.softmax(-1), 1, generator=dice)[:, 0]  # (R,)
         logprobs.append(scores.gather(1, token[:, None])[:, 0] - scores.logsumexp(-1))
+        bins.append(bins_of(logits, rows, token, config))
         token = token.masked_fill(finished, config.pad)
         finished = finished | (token == config.end)
         history = torch.cat([history, token[:, None]], dim=1)
         if history.shape[1] - 1 == constraints.limit or bool(finished.all()):
             break
         logits = step(token[:, None])
-    return collect(history[:, 1:], torch.stack(logprobs, dim=1), constraints, config)
+    return collect(history[:, 1:], torch.stack(logprobs, dim=1), torch.stack(bins, dim=1), constraints, config)
 
 
 def shape_distribution(scores: Tensor, config: GenerationConfig) -> Tensor:

@@ -178,11 +178,11 @@ class Predictor:
         """Answers in the model's own words: one batch. `features` (I, N, d)."""
         generation = generate(self.model, self._encode(features, questions), settings)
         answers = {}
-        for question, ids, logprobs, stopped in zip(
-            questions, generation.ids, generation.logprobs, generation.stopped, strict=True
+        for question, ids, logprobs, stopped, bins in zip(
+            questions, generation.ids, generation.logprobs, generation.stopped, generation.bins, strict=True
         ):
             size, finished = sizes[question.image], stopped == "eos"
-            annotation = self.processor.decode(question.task, ids, logprobs, size, question.query, finished)
+            annotation = self.processor.decode(question.task, ids, logprobs, size, question.query, finished, bins)
             answers[question.image, question.place] = replace(annotation, source=self.source)
         return answers
 
@@ -227,11 +227,27 @@ class Predictor:
         settings = GenerationConfig.published() if published else generation or GenerationConfig()
         if settings.num_return_sequences > 1:
             raise OpenFlorenceError("a Predictor gives one answer to a question: num_return_sequences has to be 1")
-        return settings if settings.vocabulary is not None else replace(settings, vocabulary=self._vocabulary())
+        tokenizer = self.processor.tokenizer
+        window = settings.location_window
+        return replace(
+            settings,
+            vocabulary=self._vocabulary() if settings.vocabulary is None else settings.vocabulary,
+            suppressed=(*settings.suppressed, *self._placeholder()),
+            location_window=self.processor.location_window if window is None else window,
+            locations=settings.locations or (tokenizer.location_start, tokenizer.location_count),
+        )
 
     def _vocabulary(self) -> int:
         """Ids with a meaning: published files end in rows that only pad the embedding table."""
-        return min(self.model.config.used_vocab, len(self.processor.tokenizer))
+        config, known = self.model.config, len(self.processor.tokenizer)
+        if config.image_token_id is not None and known > config.image_token_id + 1:  # tokens were added after it
+            return min(config.text.vocab_size, known)
+        return min(config.used_vocab, known)
+
+    def _placeholder(self) -> tuple[int, ...]:
+        """The id of the image placeholder where it stands among those with a meaning: it is never said."""
+        image = self.model.config.image_token_id
+        return () if image is None or image >= self._vocabulary() else (image,)
 
     @property
     def _device(self) -> torch.device:

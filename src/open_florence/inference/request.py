@@ -5,7 +5,7 @@ Letters: B questions (memory rows), K beams or draws per question, R = B * K row
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
 from open_florence.inference.constraints import Constraints
+from open_florence.inference.sub_bin import expected_bins
 from open_florence.model.florence import Florence, Memory
 from open_florence.model.kv_cache import KVCache
 
@@ -49,6 +50,11 @@ class GenerationConfig:
     """Ids from here on have no meaning (rows that only pad the embedding table) and are left out of the softmax."""
     suppressed: tuple[int, ...] = ()
     """Further ids that are never said."""
+    location_window: int | None = None
+    """Read a coordinate as the mean over so many bins on either side of the one said (`expected_bins`); 0 reads the bin
+    itself. None: as the checkpoint says, 0 where it says nothing. Tokens and scores stay what they are."""
+    locations: tuple[int, int] | None = None
+    """The first location id and the number of them, for `location_window`; a `Predictor` fills it in."""
     forced_first: int | None = 0
     """The token every answer begins with, <s>."""
     forced_last: int | None = 2
@@ -64,6 +70,8 @@ class GenerationConfig:
                 raise OpenFlorenceError(f"{name} is at least 1, not {getattr(self, name)}")
         if self.no_repeat_ngram_size < 0:
             raise OpenFlorenceError(f"no_repeat_ngram_size is 0 or more, not {self.no_repeat_ngram_size}")
+        if self.location_window is not None and self.location_window < 0:
+            raise OpenFlorenceError(f"location_window is 0 or more bins, not {self.location_window}")
         if self.early_stopping not in (True, False, "never"):
             raise OpenFlorenceError(f'early_stopping is True, False or "never", not {self.early_stopping!r}')
         if self.temperature <= 0:
@@ -100,6 +108,16 @@ class Generation:
     """"eos": the model ended its answer; "length": it was cut at `max_new_tokens`."""
     beams: list[list[int]]
     """Beam search: the row (question * num_beams + beam) that each token continued. Empty lists otherwise."""
+    bins: list[list[float]] = field(default_factory=list)
+    """With a `location_window`: per token the mean bin around it, NaN for tokens that are no locations. Empty lists
+    otherwise."""
+
+
+def bins_of(logits: Tensor, rows: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
+    """The `expected_bins` (N,) with the request's settings; NaN without a window. Arguments as there."""
+    if not config.location_window or config.locations is None:
+        return torch.full_like(tokens, float("nan"), dtype=torch.float32)
+    return expected_bins(logits, rows, tokens, config.locations, config.location_window)
 
 
 class Stepper:
@@ -135,6 +153,7 @@ class Stepper:
 def collect(
     tokens: Tensor,
     logprobs: Tensor,
+    bins: Tensor,
     constraints: Constraints,
     config: GenerationConfig,
     scores: Tensor | None = None,
@@ -142,7 +161,8 @@ def collect(
 ) -> Generation:
     """Tensors of one length to lists that end with their end token.
 
-    `tokens` and `logprobs` (N, T) without the start token; `scores` (N,) and `origins` (N, T) where beams made them.
+    `tokens`, `logprobs` and `bins` (N, T) without the start token; `scores` (N,) and `origins` (N, T) where beams made
+    them.
     """
     padded: list[list[int]] = tokens.tolist()
     lengths = [row.index(config.end) + 1 if config.end in row else len(row) for row in padded]
@@ -154,7 +174,10 @@ def collect(
     else:
         totals = scores.tolist()
         beams = [row[:length] for row, length in zip(origins.tolist(), lengths, strict=True)]
-    return Generation(ids, steps, totals, [_why(row, constraints, config) for row in ids], beams)
+    read: list[list[float]] = [[] for _ in ids]
+    if config.location_window:
+        read = [row[:length] for row, length in zip(bins.tolist(), lengths, strict=True)]
+    return Generation(ids, steps, totals, [_why(row, constraints, config) for row in ids], beams, read)
 
 
 def _why(ids: list[int], constraints: Constraints, config: GenerationConfig) -> Stopped:

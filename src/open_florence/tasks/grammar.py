@@ -30,6 +30,8 @@ class Extent:
     """Its label's words; None where the text gives it no label of its own."""
     location: tuple[int, int]
     """Its own location tokens, from the first of its first part to the last of its last part."""
+    tokens: tuple[int, ...] = ()
+    """Where the location token of each of its coordinates starts: part by part, point by point, axis by axis."""
 
 
 @dataclass(frozen=True, slots=True)

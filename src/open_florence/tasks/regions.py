@@ -134,7 +134,8 @@ class Reading:
         """Add one region, given the location tokens of each of its parts."""
         points = tuple(read_points(part, self.size) for part in parts)
         self.regions.append(Region(kind, points, entry.words.text))
-        self.extents.append(Extent(entry.words.span, (parts[0][0].start, parts[-1][-1].end)))
+        tokens = tuple(piece.start for part in parts for piece in part)
+        self.extents.append(Extent(entry.words.span, (parts[0][0].start, parts[-1][-1].end), tokens))
         self.sound &= not any(beyond_last_bin(piece) for part in parts for piece in part)
 
     def drop(self, tokens: Sequence[Piece]) -> None:
