@@ -57,7 +57,7 @@ def _dtype_of(folder: Path) -> torch.dtype | None:
 def evaluate(
     model: ModelOption = "tiny",
     data: Annotated[
-        str, typer.Option("--data", "-d", help="scenes:heldout, scenes:validation, a .jsonl file or a VOC folder.")
+        str, typer.Option("--data", "-d", help="scenes:heldout, scenes:validation, or a path to data (docs/data.md).")
     ] = "scenes:heldout",
     tasks: Annotated[
         list[str] | None,
@@ -77,7 +77,8 @@ def evaluate(
         raise OpenFlorenceError(f"the table is written as .md or .json, not as {out.name!r}")
     names = [name for value in tasks or [] for name in value.split(",") if name.strip()]
     wanted = [find_task(name).token for name in names] or None
-    if not data.startswith("scenes:") and not Path(data).exists():
+    whole = data.rpartition("#")[0] or data  # "refcoco#val" is a part of the data in refcoco
+    if not data.startswith("scenes:") and not Path(data).exists() and not Path(whole).exists():
         raise OpenFlorenceError(
             f"there is no data {data!r}: give scenes:heldout, scenes:validation, a file or a folder"
         )
