@@ -56,12 +56,22 @@ def random_images(seed: int, count: int = 25, ties: bool = False):
     return truth, found
 
 
-def pycoco(truth, found, scored: bool):
+def random_crowds(seed: int, count: int = 25):
+    """Large regions in which nobody counted, one in every second image or so."""
+    draw = random.Random(seed)
+    spots = [
+        region(draw.uniform(0, 40), draw.uniform(0, 40), 45, 45, draw.choice([*LABELS, "cow"])) for _ in range(count)
+    ]
+    return [[spot] * (draw.random() < 0.6) for spot in spots]
+
+
+def pycoco(truth, found, scored: bool, crowds=()):
     """(precision (T, 101, K), recall (T, K)) of the reference implementation, with all its defaults."""
     coco_module = pytest.importorskip("pycocotools.coco")
     from pycocotools.cocoeval import COCOeval
 
     labels = sorted({r.label for regions in truth for r in regions})
+    crowded = [(image, r) for image, regions in enumerate(crowds) for r in regions if r.label in labels]
 
     def record(image, r):
         (x1, y1), (x2, y2) = r.parts[0]
@@ -70,12 +80,15 @@ def pycoco(truth, found, scored: bool):
     with contextlib.redirect_stdout(io.StringIO()):
         coco = coco_module.COCO()
         annotations = [record(image, r) for image, regions in enumerate(truth) for r in regions]
+        alone = len(annotations)
+        annotations += [record(image, r) for image, r in crowded]
         coco.dataset = {
             "info": {},
             "images": [{"id": image} for image in range(len(truth))],
             "categories": [{"id": k, "name": label} for k, label in enumerate(labels)],
             "annotations": [
-                {**a, "id": n + 1, "area": a["bbox"][2] * a["bbox"][3], "iscrowd": 0} for n, a in enumerate(annotations)
+                {**a, "id": n + 1, "area": a["bbox"][2] * a["bbox"][3], "iscrowd": int(n >= alone)}
+                for n, a in enumerate(annotations)
             ],
         }
         coco.createIndex()
@@ -103,6 +116,21 @@ def test_equal_to_pycocotools(seed, scored, ties):
         for metric, rows in AVERAGES.items():
             assert values[metric] == pytest.approx(precision[rows][:, :, picked].mean(), abs=1e-12), (name, metric)
         assert values["AR"] == pytest.approx(recall[:, picked].mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_crowds_equal_to_pycocotools(seed):
+    truth, found = random_images(300 + seed)
+    crowds = random_crowds(seed)
+    labels, precision, recall = pycoco(truth, found, True, crowds)
+    ours = detection_ap(truth, found, crowds, intervals=False)
+    for metric, rows in AVERAGES.items():
+        assert ours[""].values[metric] == pytest.approx(precision[rows].mean(), abs=1e-12), metric
+    assert ours[""].values["AR"] == pytest.approx(recall.mean(), abs=1e-12)
+    for label in labels:
+        curve = match(truth, found, label, True, crowds).precision(np.ones((1, len(truth))))  # (1, T)
+        assert curve[0].mean() == pytest.approx(ours[label].values["AP"], abs=1e-9)
+    assert ours[""].values["AP"] >= detection_ap(truth, found, intervals=False)[""].values["AP"]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -166,6 +194,15 @@ def test_a_known_value():
     expected = (51 * 1.0 + 50 * 2 / 3) / 101
     assert detection_ap(truth, found)["cat"].values["AP50"] == pytest.approx(expected)
     assert detection_ap(truth, found)[""].intervals == {}  # one image has no interval
+
+
+def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong():
+    truth = [[region(0, 0, 10, 10, "cat")]]
+    found = [[region(60, 60, 10, 10, "cat", 0.9), region(0, 0, 10, 10, "cat", 0.5)]]
+    assert detection_ap(truth, found)["cat"].values["AP"] == pytest.approx(0.5)
+    for label, value in (("cat", 1.0), ("dog", 0.5)):  # only a crowd of the same label
+        crowds = [[region(50, 50, 50, 50, label)]]
+        assert detection_ap(truth, found, crowds)["cat"].values["AP"] == pytest.approx(value)
 
 
 def test_labels_outside_the_classes_are_counted_apart():

@@ -2,6 +2,7 @@
 
 The numbers come from faster-coco-eval (equal to pycocotools). Its bootstrap interval needs the metric hundreds of times
 on resampled images, so images are matched once here and re-weighted (`Matches.precision`); a test holds both equal.
+Crowds (COCO's `iscrowd`) are not to be found, and what is found in one of the same label is neither right nor wrong.
 
 The score of a region is `score` x `label_score` (place and name), 1.0 where its source did not say. Without scores
 every region has 1.0, as tools that give none are measured: COCO then ranks them by image and by order in the answer.
@@ -30,6 +31,9 @@ RECALLS: Array = np.linspace(0.0, 1.0, 101)
 MOST_DETECTIONS = 100
 """Of one class in one image; more are left out, the lowest scores first."""
 
+CHUNK = 50
+"""Draws of the bootstrap at a time: as many tables of all detections are held."""
+
 AVERAGES = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6), "AP90": slice(8, 9)}
 """Which of `THRESHOLDS` each name averages over."""
 
@@ -57,15 +61,18 @@ class Detection:
     """True regions."""
 
 
-def detection_ap(truth: Images, found: Images, *, scored: bool = True, intervals: bool = True) -> dict[str, Detection]:
+def detection_ap(
+    truth: Images, found: Images, crowds: Images | None = None, *, scored: bool = True, intervals: bool = True
+) -> dict[str, Detection]:
     """Detection quality of each class, and of all under the name "" (so a class may be called anything else).
 
-    `truth` and `found` are the regions of each image, in the same order; labels are compared exactly. A found region
-    whose label is the label of no true region anywhere is no detection of any class, and lowers nothing (`strangers`).
-    Raises OpenFlorenceError when faster-coco-eval is not installed.
+    `truth`, `found` and `crowds` are the regions of each image, in the same order; labels are compared exactly. A found
+    region whose label is the label of no true region anywhere is no detection of any class, and lowers nothing
+    (`strangers`). Raises OpenFlorenceError when faster-coco-eval is not installed.
     """
+    crowds = crowds or [()] * len(truth)
     labels = sorted({region.label for regions in truth for region in regions})
-    precision, recall = _coco(truth, found, labels, scored)  # (T, K), (T, K)
+    precision, recall = _coco(truth, found, crowds, labels, scored)  # (T, K), (T, K)
     counts = Counter(region.label for regions in truth for region in regions)
     result: dict[str, Detection] = {}
     for name, rows in {"": range(len(labels)), **{label: [k] for k, label in enumerate(labels)}}.items():
@@ -74,7 +81,7 @@ def detection_ap(truth: Images, found: Images, *, scored: bool = True, intervals
         values["AR"] = _mean(recall[:, picked])
         result[name] = Detection(values, {}, sum(counts[labels[k]] for k in picked))
     if intervals:
-        matches = [match(truth, found, label, scored) for label in labels]
+        matches = [match(truth, found, label, scored, crowds) for label in labels]
         for name, bounds in _intervals(labels, matches, len(truth)).items():
             result[name].intervals.update(bounds)
     return result
@@ -95,6 +102,8 @@ class Matches:
     """(D,) the image of each detection."""
     right: NDArray[np.bool_]
     """(T, D) whether it found a true region."""
+    judged: NDArray[np.bool_]
+    """(T, D) whether it counts: False for one that found no true region but lies in a crowd."""
     truths: Array
     """(I,) true regions in each image."""
 
@@ -105,10 +114,10 @@ class Matches:
         """
         positives = weights @ self.truths  # (R,)
         seen = weights[:, self.image]  # (R, D)
-        ranked = np.cumsum(seen, axis=1)
         result = np.zeros((len(weights), len(self.right)))  # (R, T)
-        for t, right in enumerate(self.right):
+        for t, (right, judged) in enumerate(zip(self.right, self.judged, strict=True)):
             hits = np.cumsum(seen * right, axis=1)  # (R, D)
+            ranked = np.cumsum(seen * judged, axis=1)
             recall = hits / np.maximum(positives, 1)[:, None]
             envelope = np.maximum.accumulate((hits / np.maximum(ranked, 1))[:, ::-1], axis=1)[:, ::-1]
             reached = np.searchsorted(RECALLS, recall, side="right")  # (R, D) recall points reached so far
@@ -118,12 +127,13 @@ class Matches:
         return result
 
 
-def match(truth: Images, found: Images, label: str, scored: bool = True) -> Matches:
+def match(truth: Images, found: Images, label: str, scored: bool = True, crowds: Images | None = None) -> Matches:
     """COCO's matching of one class: in each image, best score first, each detection takes the free true region of
-    highest IoU at or above the threshold."""
+    highest IoU at or above the threshold; failing that it may lie in a crowd, with as large a part of its own area."""
     images: list[int] = []
     scores: list[float] = []
     right: list[NDArray[np.bool_]] = []
+    judged: list[NDArray[np.bool_]] = []
     truths = np.zeros(len(truth))
     for index, (true_regions, regions) in enumerate(zip(truth, found, strict=True)):
         wanted = [region for region in true_regions if region.label == label]
@@ -132,10 +142,24 @@ def match(truth: Images, found: Images, label: str, scored: bool = True) -> Matc
         offered = offered[:MOST_DETECTIONS]
         images += [index] * len(offered)
         scores += [region_score(region) if scored else 1.0 for region in offered]
-        right.append(_take(iou(boxes_of(offered), boxes_of(wanted))))
-    hits = np.concatenate(right, axis=1) if right else np.zeros((len(THRESHOLDS), 0), dtype=bool)  # (T, D)
+        taken = _take(iou(boxes_of(offered), boxes_of(wanted)))  # (T, D)
+        right.append(taken)
+        crowd = [region for region in crowds[index] if region.label == label] if crowds else []
+        judged.append(taken | ~(_part_inside(offered, crowd) >= THRESHOLDS[:, None]))
+    empty = np.zeros((len(THRESHOLDS), 0), dtype=bool)
     order = np.argsort(-np.array(scores, dtype=np.float64), kind="stable")
-    return Matches(np.array(images, dtype=np.intp)[order], hits[:, order], truths)
+    hits, counted = (np.concatenate([empty, *parts], axis=1)[:, order] for parts in (right, judged))  # (T, D)
+    return Matches(np.array(images, dtype=np.intp)[order], hits, counted, truths)
+
+
+def _part_inside(regions: Sequence[Region], crowds: Sequence[Region]) -> Array:
+    """(D,) how much of the box of each region lies in one crowd's box, 0 to 1."""
+    a, b = boxes_of(regions)[:, None], boxes_of(crowds)[None]  # (D, 1, 4), (1, C, 4)
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    shared = np.clip(high - low, 0.0, None).prod(axis=-1)  # (D, C)
+    area = (a[..., 2:] - a[..., :2]).prod(axis=-1)
+    parts: Array = np.divide(shared, area, out=np.zeros_like(shared), where=area > 0).max(axis=1, initial=0.0)
+    return parts
 
 
 def _take(overlaps: Array) -> NDArray[np.bool_]:
@@ -155,7 +179,7 @@ def _take(overlaps: Array) -> NDArray[np.bool_]:
     return right
 
 
-def _coco(truth: Images, found: Images, labels: list[str], scored: bool) -> tuple[Array, Array]:
+def _coco(truth: Images, found: Images, crowds: Images, labels: list[str], scored: bool) -> tuple[Array, Array]:
     """(average precision (T, K), best recall (T, K)) of each class by faster-coco-eval; NaN where it has none."""
     empty = np.full((len(THRESHOLDS), len(labels)), np.nan)
     if not labels:
@@ -167,10 +191,11 @@ def _coco(truth: Images, found: Images, labels: list[str], scored: bool) -> tupl
     category = {label: index + 1 for index, label in enumerate(labels)}
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    for image, (true_regions, regions) in enumerate(zip(truth, found, strict=True)):
-        for region, box in zip(true_regions, boxes_of(true_regions), strict=True):
+    for image, (true_regions, regions, crowd) in enumerate(zip(truth, found, crowds, strict=True)):
+        known = [*((region, 0) for region in true_regions), *((r, 1) for r in crowd if r.label in category)]
+        for (region, is_crowd), box in zip(known, boxes_of([region for region, _ in known]), strict=True):
             record = _record(image, category[region.label], box)
-            annotations.append({**record, "id": len(annotations) + 1, "area": box[2] * box[3], "iscrowd": 0})
+            annotations.append({**record, "id": len(annotations) + 1, "area": box[2] * box[3], "iscrowd": is_crowd})
         for region, box in zip(regions, boxes_of(regions), strict=True):
             if region.label in category:
                 score = region_score(region) if scored else 1.0
@@ -206,7 +231,8 @@ def _intervals(labels: list[str], matches: list[Matches], count: int) -> dict[st
     if count < 2 or not matches:
         return {}
     weights = draws(count)  # (R, I)
-    curves = [found.precision(weights) for found in matches]  # K of (R, T)
+    pieces = [weights[start : start + CHUNK] for start in range(0, len(weights), CHUNK)]
+    curves = [np.concatenate([found.precision(piece) for piece in pieces]) for found in matches]  # K of (R, T)
     named = zip(["", *labels], [_class_mean(curves), *curves], strict=True)
     return {
         name: {metric: percentiles(curve[:, rows].mean(axis=1)) for metric, rows in AVERAGES.items()}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from rich.progress import track
 
 from open_florence.data import read
+from open_florence.data.ignored import ignored_regions
 from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation.metrics import MANY, METRICS, Answers, Metric, class_rows
 from open_florence.evaluation.report import Report
@@ -64,6 +65,8 @@ class Question:
     query: str | Region | None
     truths: tuple[Annotation, ...]
     """The true answers, one or more, as they come in the data: of several people, of several sources."""
+    ignored: tuple[Region, ...] = ()
+    """Where the answer is not judged."""
 
     @property
     def wants_ranking(self) -> bool:
@@ -137,7 +140,7 @@ def evaluate(
                 names.add(found.source)
                 truth, *others = question.truths
                 entry = answers.setdefault(question.task, Answers())
-                entry.add(truth, found, images, item.size, item.scene, others, ranked)
+                entry.add(truth, found, images, item.size, item.scene, others, ranked, question.ignored)
             images += 1
     if not answers:
         raise OpenFlorenceError(_nothing(source.name, problems))
@@ -217,10 +220,14 @@ def _scene_item(scene: Scene, questions: Callable[[Scene], Iterable[Annotation]]
 
 def _questions(annotations: Iterable[Annotation]) -> list[Question]:
     """One question for each task and query, in the order of their first annotation, with all that answer it."""
+    annotations = list(annotations)
     truths: dict[tuple[str, str | Region | None], list[Annotation]] = {}
     for annotation in annotations:
         truths.setdefault((annotation.task, annotation.query), []).append(annotation)
-    return [Question(task, query, tuple(found)) for (task, query), found in truths.items()]
+    return [
+        Question(task, query, tuple(found), ignored_regions(annotations, task))
+        for (task, query), found in truths.items()
+    ]
 
 
 def _asked(items: Iterable[Item], tasks: Collection[str]) -> Iterator[Item]:

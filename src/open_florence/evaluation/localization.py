@@ -65,7 +65,8 @@ def any_box_accuracy(truth: Images, found: Images, k: int = 1, threshold: float 
     true regions at the IoU (MDETR, Kamath et al. 2021, arXiv 2104.12763).
 
     For k = 1 it is the accuracy@0.5 of phrase grounding (Flickr30k Entities) and of referring expressions (RefCOCO).
-    Phrases are labels, compared exactly; n counts them.
+    Phrases are labels, compared exactly; where both sides say which characters of the caption they mean (`span`), the
+    same words at two places are two phrases. n counts phrases.
     """
     return _phrase_recall(truth, found, k, threshold, merged=False)
 
@@ -82,13 +83,13 @@ def merged_box_accuracy(truth: Images, found: Images, k: int = 1, threshold: flo
 def _phrase_recall(truth: Images, found: Images, k: int, threshold: float, merged: bool) -> Tally:
     pairs: list[tuple[float, float]] = []
     for true, regions in zip(truth, found, strict=True):
-        phrases = list(dict.fromkeys(region.label for region in true))
+        phrases = list(dict.fromkeys((region.label, region.span) for region in true))
         hits = 0
-        for phrase in phrases:
-            wanted = boxes_of([region for region in true if region.label == phrase])  # (N, 4)
+        for label, span in phrases:
+            wanted = boxes_of([region for region in true if (region.label, region.span) == (label, span)])  # (N, 4)
             if merged:
                 wanted = np.concatenate([wanted[:, :2].min(axis=0), wanted[:, 2:].max(axis=0)])[None]
-            offered = [region for region in regions if region.label == phrase]
+            offered = [r for r in regions if r.label == label and (r.span == span or None in (r.span, span))]
             best = sorted(offered, key=lambda region: -region_score(region))[:k]
             hits += bool((iou(wanted, boxes_of(best)) >= threshold).any())
         pairs.append((float(hits), float(len(phrases))))

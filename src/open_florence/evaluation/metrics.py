@@ -60,6 +60,8 @@ class Answers:
     """Further true answers to each: captions and answers of other people. Only metrics of words read them."""
     ranked: list[tuple[str, ...]] = field(default_factory=list)
     """The labels that classification chose from, likeliest first; only the answer's own where they were not ranked."""
+    ignored: list[tuple[Region, ...]] = field(default_factory=list)
+    """Where each answer is not judged: crowds, text that nobody can read."""
 
     def add(
         self,
@@ -70,6 +72,7 @@ class Answers:
         scene: Scene | None = None,
         others: Sequence[Annotation] = (),
         ranked: Sequence[str] = (),
+        ignored: Sequence[Region] = (),
     ) -> None:
         """One more question and its answer."""
         self.truth.append(truth)
@@ -79,6 +82,7 @@ class Answers:
         self.scenes.append(scene)
         self.others.append(tuple(others))
         self.ranked.append(tuple(ranked) or (found.text,))
+        self.ignored.append(tuple(ignored))
 
     def pick(self, indices: Iterable[int]) -> Answers:
         """Only some of the questions."""
@@ -92,6 +96,7 @@ class Answers:
                 self.scenes[i],
                 self.others[i],
                 self.ranked[i],
+                self.ignored[i],
             )
         return picked
 
@@ -102,7 +107,7 @@ class Answers:
     @cached_property
     def detections(self) -> dict[bool, dict[str, Detection]]:
         """`detection_ap` with scores (True) and without (False); read it when all answers are in."""
-        return {scored: detection_ap(*self.regions, scored=scored) for scored in (True, False)}
+        return {scored: detection_ap(*self.regions, self.ignored, scored=scored) for scored in (True, False)}
 
     @cached_property
     def overlaps(self) -> Array:
@@ -227,7 +232,7 @@ def _of_one_phrase(truth: Annotation, found: Annotation) -> tuple[Region, ...]:
     (phrase,) = phrases
     if normalize(phrase) != normalize(truth.query):
         return found.regions
-    return tuple(replace(region, label=phrase) for region in found.regions)
+    return tuple(replace(region, label=phrase, span=None) for region in found.regions)
 
 
 def open_vocabulary(answers: Answers) -> list[Row]:
@@ -277,7 +282,9 @@ def ocr_regions(answers: Answers) -> list[Row]:
     true, found = answers.regions
     return [
         answers.row("ocr_box", "OCR with region, place@.5", ocr_recall(true, found)),
-        answers.row("ocr_f1", "OCR with region, end-to-end F1@.5", ocr_end_to_end(true, found), "case counts"),
+        answers.row(
+            "ocr_f1", "OCR with region, end-to-end F1@.5", ocr_end_to_end(true, found, answers.ignored), "case counts"
+        ),
     ]
 
 

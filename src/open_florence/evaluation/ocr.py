@@ -16,9 +16,6 @@ from open_florence.evaluation.localization import greedy_matches
 from open_florence.geometry import box_to_polygon, iou, polygon_area, region_box
 from open_florence.schema import Region
 
-DO_NOT_CARE = "###"
-"""ICDAR's transcript of a text that nobody could read: finding it is neither right nor wrong."""
-
 
 def polygon_iou(a: Region, b: Region) -> float:
     """Intersection over union of the exact areas of two regions, boxes and quads included; 0 where both are empty.
@@ -49,43 +46,41 @@ def _is_upright(region: Region) -> bool:
 
 def ocr_recall(truth: Images, found: Images, threshold: float = 0.5) -> Tally:
     """The part of the true texts that a found region covers at an IoU of polygons, one to one, whatever was read."""
-    pairs: list[tuple[float, float]] = []
-    for true, regions in zip(truth, found, strict=True):
-        wanted = [region for region in true if region.label != DO_NOT_CARE]
-        pairs.append((len(greedy_matches(place_overlaps(wanted, regions), threshold)), len(wanted)))
-    return Tally.of(pairs)
+    return Tally.of(
+        [
+            (len(greedy_matches(place_overlaps(true, regions), threshold)), len(true))
+            for true, regions in zip(truth, found, strict=True)
+        ]
+    )
 
 
-def ocr_end_to_end(truth: Images, found: Images, threshold: float = 0.5, match_case: bool = True) -> Tally:
+def ocr_end_to_end(
+    truth: Images, found: Images, ignored: Images | None = None, *, threshold: float = 0.5, match_case: bool = True
+) -> Tally:
     """End-to-end F1: 2 x right / (true + found) over all images; n counts the true texts.
 
     A found text is right when its polygon has at least the threshold's IoU with a true one, each used once, best pairs
     first, and says the same, spaces at the ends aside. Case counts, as it does in every number here; ICDAR itself
-    compares without (`match_case=False`). True texts called "###" ask nothing, and a found one that lies more than half
-    on such a text, matching no other, is not counted.
+    compares without (`match_case=False`). One that is not right but lies more than half in a place where nobody could
+    read ("###" in ICDAR; `ignored`, for each image) is not counted.
     """
     pairs: list[tuple[float, float]] = []
-    total = 0
-    for true, regions in zip(truth, found, strict=True):
-        wanted = [region for region in true if region.label != DO_NOT_CARE]
-        ignored = [region for region in true if region.label == DO_NOT_CARE]
-        overlaps = place_overlaps(wanted, regions)
+    for true, regions, unread in zip(truth, found, ignored or [()] * len(truth), strict=True):
+        overlaps = place_overlaps(true, regions)
         said = [_transcript(region.label, match_case) for region in regions]
-        same = [[_transcript(region.label, match_case) == text for text in said] for region in wanted]
+        same = [[_transcript(region.label, match_case) == text for text in said] for region in true]
         overlaps[~np.array(same, dtype=bool).reshape(overlaps.shape)] = -1.0
         right = {column for _, column in greedy_matches(overlaps, threshold)}
-        rest = [region for index, region in enumerate(regions) if index not in right]
-        counted = len(right) + sum(not _lies_on(region, ignored) for region in rest)
-        pairs.append((2.0 * len(right), float(len(wanted) + counted)))
-        total += len(wanted)
-    return Tally.of(pairs, count=total)
+        counted = sum(index in right or not _lies_in(region, unread) for index, region in enumerate(regions))
+        pairs.append((2.0 * len(right), float(len(true) + counted)))
+    return Tally.of(pairs, count=sum(len(true) for true in truth))
 
 
 def _transcript(text: str, match_case: bool) -> str:
     return text.strip() if match_case else text.strip().casefold()
 
 
-def _lies_on(region: Region, ignored: Sequence[Region]) -> bool:
+def _lies_in(region: Region, ignored: Sequence[Region]) -> bool:
     """Whether more than half of the region's area belongs to one of the ignored ones."""
     areas = [_areas(region, other) for other in ignored]
     return any(shared > own / 2 for own, _, shared in areas)
