@@ -120,13 +120,13 @@ def read(path: str | PathLike[str], format: str | None = None, on_error: OnError
 
 
 def write(path: str | PathLike[str], samples: Iterable[Sample], format: str | None = None) -> None:
-    """Writes samples: to one .jsonl file, or to a folder of VOC files when `path` has no such suffix.
+    """Writes samples: to a .jsonl file, to a .json file of COCO's, or to a folder of VOC files for any other path.
 
     A file appears whole or not at all: a crash in the middle leaves what was there before. `format` is a row of
     `WRITERS`; None tells it from the path. Raises OpenFlorenceError when it cannot be written.
     """
     target = Path(path)
-    _row(WRITERS, format or ("jsonl" if target.suffix == ".jsonl" else "voc"))(target, samples)
+    _row(WRITERS, format or {".jsonl": "jsonl", ".json": "coco"}.get(target.suffix, "voc"))(target, samples)
 
 
 def _parted(path: Path) -> tuple[Path, str]:
