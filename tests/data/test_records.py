@@ -18,7 +18,7 @@ NUMBER = st.floats(-50, 150)
 def test_a_box_is_inside_or_nowhere(x1: float, y1: float, x2: float, y2: float) -> None:
     overlaps = min(x2, 80) > max(x1, 0) and min(y2, 60) > max(y1, 0)
     if not overlaps:
-        with pytest.raises(ValueError, match="its box, .* has no area in the image"):
+        with pytest.raises(ValueError, match=r"its box, .* has no area in the image"):
             box_within((80.0, 60.0), (x1, y1, x2, y2), name="its box")
         return
     (low, high), *_ = box_within((80.0, 60.0), (x1, y1, x2, y2)).parts
