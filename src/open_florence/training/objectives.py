@@ -89,12 +89,13 @@ class SequenceObjective(Objective[Batch]):
         for chunk in batch.chunks:
             memory = model.encode(features[chunk.image_index], chunk.input_ids, chunk.attention_mask)
             logits = model.decode(model.shift_right(chunk.labels), memory)  # (B, T, V)
-            if self.words is not None:
+            if self.words is not None and chunk.tasks:
                 grounded.append(self._word_loss(memory, chunk, batch, features.shape[1], sigma))
             loss = sequence_loss(logits, chunk.labels, start, count, sigma)  # (B, T)
             lengths = (chunk.labels != IGNORE).sum(1)  # (B,)
             total, tokens = total + loss.sum(), tokens + int(lengths.sum())
-            for task, value in zip(chunk.tasks, (loss.detach().sum(1) / lengths).tolist(), strict=True):
+            # An empty chunk (`distributed.with_equal_chunks`) has a row but no task.
+            for task, value in zip(chunk.tasks, (loss.detach().sum(1) / lengths).tolist(), strict=False):
                 by_task[task].append(value)
         total = total / max(tokens, 1)
         figures = {"loss": total.item(), **{task: sum(v) / len(v) for task, v in by_task.items()}}
@@ -108,6 +109,8 @@ class SequenceObjective(Objective[Batch]):
             words = torch.stack(grounded).mean()
             figures["words"] = words.item()
             total = total + config.word_weight * words
+        if self.words is not None:  # a head without a label has a gradient of zero: sharded processes expect the same
+            total = total + 0 * torch.stack([parameter.sum() for parameter in self.words.parameters()]).sum()
         return total, figures
 
     def _word_loss(self, memory: Memory, chunk: Chunk, batch: Batch, visual: int, sigma: float) -> Tensor:
