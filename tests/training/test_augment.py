@@ -19,7 +19,7 @@ def test_pixels_and_boxes_move_together() -> None:
     augment = Augmentation(flip_vertical=True, transpose=True, crop=(0.7, 1.0), brightness=0, contrast=0, colour=0)
     image, annotation = picture(40, 30, 80, 50)
     for seed in range(60):
-        view, moved = augment(image, annotation, (96, 96), random.Random(seed))
+        view, (moved,) = augment(image, [annotation], (96, 96), random.Random(seed))
         assert view.size == (96, 96)
         rows, columns = np.nonzero(np.asarray(view)[..., 0] > 127)
         seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -30,8 +30,32 @@ def test_pixels_and_boxes_move_together() -> None:
 def test_a_region_that_the_crop_leaves_out_is_dropped() -> None:
     augment = Augmentation(flip_horizontal=False, crop=(0.3, 0.3), min_visible=0.5)
     image, annotation = picture(50, 30, 60, 40)
-    kept = [len(augment(image, annotation, (64, 64), random.Random(seed))[1].regions) for seed in range(50)]
+    kept = [len(augment(image, [annotation], (64, 64), random.Random(seed))[1][0].regions) for seed in range(50)]
     assert 0 < sum(kept) < 50
+    asking = Annotation("<REGION_TO_CATEGORY>", text="thing", query=annotation.regions[0])
+    asked = [len(augment(image, [asking], (64, 64), random.Random(seed))[1]) for seed in range(50)]
+    assert asked == kept, "a question about a region that is gone is dropped with it"
+
+
+def test_what_words_speak_of_is_neither_cropped_nor_mirrored() -> None:
+    augment = Augmentation(flip_vertical=True, transpose=True, crop=(0.5, 0.5), brightness=0.3)
+    image, annotation = picture(40, 30, 80, 50)
+    for seed in range(10):
+        _, (moved,) = augment(image, [annotation], (120, 80), random.Random(seed), "light")
+        assert moved.regions == annotation.regions
+
+
+def test_printed_words_are_cropped_but_never_mirrored() -> None:
+    augment = Augmentation(crop=(0.9, 0.9), min_visible=0.1)
+    image, _ = picture(40, 30, 80, 50)
+    quad = Region("quad", (((40, 30), (80, 30), (80, 50), (40, 50)),), "WORD")
+    for seed in range(20):
+        _, (moved,) = augment(
+            image, [Annotation("<OCR_WITH_REGION>", regions=(quad,))], (120, 80), random.Random(seed), "crop"
+        )
+        ((a, b, _, d),) = moved.regions[0].parts
+        assert a[0] < b[0]
+        assert a[1] < d[1]
 
 
 def test_regions_are_ordered_from_left_to_right() -> None:

@@ -1,9 +1,12 @@
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from open_florence.errors import OpenFlorenceError
@@ -13,7 +16,8 @@ from open_florence.processor import Processor
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.training.augment import Augmentation
 from open_florence.training.batches import Example
-from open_florence.training.finetune import FinetuneConfig, finetune_detection, tasks_from_boxes
+from open_florence.training.finetune import FinetuneConfig, Lessons, finetune, tasks_from_boxes
+from open_florence.training.lora import LoraConfig, merge_lora
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_it_learns_from_images_on_disk_and_leaves_a_plain_model(
         augmentation=Augmentation(crop=(1.0, 1.0)),
         evaluate_every=50,
     )
-    tuned, _ = finetune_detection(model, processor, samples, tmp_path / "run", config, evaluate)
+    tuned, _ = finetune(model, processor, samples, tmp_path / "run", config, evaluate)
     assert len(seen) == 2
     assert not any("parametrizations" in name for name, _ in tuned.named_parameters())
     found = Predictor(tuned, processor).predict(samples[0].path, "<OD>")
@@ -75,8 +79,47 @@ def test_it_learns_from_images_on_disk_and_leaves_a_plain_model(
 
 def test_nothing_to_learn_from_is_one_sentence(model: Florence, processor: Processor, tmp_path: Path) -> None:
     empty = Sample("0", "a.png", (32.0, 32.0), (Annotation("<OD>"),))
-    with pytest.raises(OpenFlorenceError, match="none of the 1 samples has a box"):
-        finetune_detection(model, processor, [empty], tmp_path, FinetuneConfig(steps=1))
-    other = Sample("0", "a.png", (32.0, 32.0), (Annotation("<CAPTION>", text="a cat"),))
-    with pytest.raises(OpenFlorenceError, match=r"a.png has no <OD> annotation"):
-        finetune_detection(model, processor, [other], tmp_path, FinetuneConfig(steps=1))
+    with pytest.raises(OpenFlorenceError, match="none of the 1 images has a box"):
+        finetune(model, processor, [empty], tmp_path, FinetuneConfig(steps=1))
+    with pytest.raises(OpenFlorenceError, match="none of the images has a <CAPTION> annotation"):
+        finetune(model, processor, [empty], tmp_path, FinetuneConfig(tasks=("<OD>", "<CAPTION>"), steps=1))
+
+
+def test_an_image_is_treated_as_its_annotations_allow(samples: list[Sample], processor: Processor) -> None:
+    caption = Annotation("<CAPTION>", text="a square on the left")
+    both = [replace(sample, annotations=(*sample.annotations, caption)) for sample in samples]
+    config = FinetuneConfig(tasks=("<OD>", "<CAPTION>"), augmentation=Augmentation(crop=(1.0, 1.0)))
+    lessons = Lessons(both, config, ["square"], 32, (4, 4))
+    kinds = set()
+    for seed in range(30):
+        example = lessons.example(random.Random(seed))
+        tasks = frozenset(a.task for a in example.annotations)
+        kinds.add(tasks)
+        assert "<CAPTION>" not in tasks or np.isnan(example.dense["object"]).all()
+    assert kinds == {
+        frozenset({"<CAPTION>"}),
+        frozenset({"<OD>", "<REGION_PROPOSAL>", "<OPEN_VOCABULARY_DETECTION>", "<REGION_TO_CATEGORY>"}),
+    }
+
+
+def test_the_replay_gets_its_share_of_a_batch(
+    samples: list[Sample], processor: Processor, square: Callable[[random.Random], Example]
+) -> None:
+    config = FinetuneConfig(replay=0.25, batch_size=6, targets_per_image=1)
+    lessons = Lessons(samples, config, ["square"], 32, (4, 4), square)
+    first, again = lessons.batch(processor, 3), lessons.batch(processor, 3)
+    assert len(first.pixel_values) == 8
+    assert torch.equal(first.pixel_values, again.pixel_values)
+    assert {len(label) for label in first.dense.values()} == {8}
+
+
+def test_adapters_alone_are_trained(
+    model: Florence, processor: Processor, samples: list[Sample], tmp_path: Path
+) -> None:
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    config = FinetuneConfig(steps=3, batch_size=2, targets_per_image=1, lora=LoraConfig(rank=2))
+    tuned, _ = finetune(model, processor, samples, tmp_path / "run", config)
+    merge_lora(tuned)
+    moved = {name for name, p in tuned.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all("attn" in name or "fc" in name for name in moved)

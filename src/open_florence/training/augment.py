@@ -1,18 +1,32 @@
 """Augmentation that moves pixels and regions together.
 
-Only annotations without words about left and right may be flipped; fine-tuning on boxes uses it, captions do not.
+How much may happen to an image depends on what is said about it: a box may be mirrored and cropped, a printed word
+cropped but never mirrored, and a caption, which speaks of left and right and of everything there is, neither.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from PIL import Image, ImageEnhance
 
 from open_florence.geometry import clip, region_box
 from open_florence.schema import Annotation, Point, Region, Size
+
+Freedom = Literal["light", "crop", "flip"]
+"""What may happen to an image: another light; also a crop; also mirroring."""
+
+FREEDOM: dict[str, Freedom] = {
+    "<OD>": "flip",
+    "<REGION_PROPOSAL>": "flip",
+    "<REGION_TO_CATEGORY>": "flip",
+    "<OCR_WITH_REGION>": "crop",
+    "<REGION_TO_OCR>": "crop",
+}
+"""Task -> what its annotations stand; all others only another light."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +46,28 @@ class Augmentation:
     """A region of which a smaller share (of its box) is left by the crop is dropped."""
 
     def __call__(
-        self, image: Image.Image, annotation: Annotation, size: tuple[int, int], rng: random.Random
-    ) -> tuple[Image.Image, Annotation]:
-        """One random view of an RGB image, resized to `size` (width, height), and the regions in its pixels."""
-        width, height = image.size
-        w, h = width * rng.uniform(*self.crop), height * rng.uniform(*self.crop)
-        left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+        self,
+        image: Image.Image,
+        annotations: Sequence[Annotation],
+        size: tuple[int, int],
+        rng: random.Random,
+        freedom: Freedom = "flip",
+    ) -> tuple[Image.Image, tuple[Annotation, ...]]:
+        """One random view of an RGB image, resized to `size` (width, height), and the annotations in its pixels.
+
+        An annotation that asks about a region which the crop leaves out is dropped.
+        """
+        left, top, w, h = 0.0, 0.0, *map(float, image.size)
+        if freedom != "light":
+            w, h = image.width * rng.uniform(*self.crop), image.height * rng.uniform(*self.crop)
+            left, top = rng.uniform(0, image.width - w), rng.uniform(0, image.height - h)
         image = image.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
         sx, sy = size[0] / w, size[1] / h
-        regions = _move(annotation.regions, lambda p: ((p[0] - left) * sx, (p[1] - top) * sy))
-        regions = _clip(regions, (float(size[0]), float(size[1])), self.min_visible)
-        if self.flip_horizontal and rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            regions = _move(regions, lambda p: (size[0] - p[0], p[1]))
-        if self.flip_vertical and rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-            regions = _move(regions, lambda p: (p[0], size[1] - p[1]))
-        if self.transpose and size[0] == size[1] and rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.TRANSPOSE)
-            regions = _move(regions, lambda p: (p[1], p[0]))
+        extent = (float(size[0]), float(size[1]))
+        annotations = _move(annotations, lambda p: ((p[0] - left) * sx, (p[1] - top) * sy))
+        annotations = _clip(annotations, extent, self.min_visible if freedom != "light" else 0.0)
+        if freedom == "flip":
+            image, annotations = self._mirror(image, annotations, rng)
         for enhancer, amount in (
             (ImageEnhance.Brightness, self.brightness),
             (ImageEnhance.Contrast, self.contrast),
@@ -58,7 +75,22 @@ class Augmentation:
         ):
             if amount:
                 image = enhancer(image).enhance(1 + rng.uniform(-amount, amount))
-        return image, replace(annotation, regions=left_to_right(regions))
+        return image, tuple(_ordered(annotation) for annotation in annotations)
+
+    def _mirror(
+        self, image: Image.Image, annotations: Sequence[Annotation], rng: random.Random
+    ) -> tuple[Image.Image, Sequence[Annotation]]:
+        width, height = image.size
+        if self.flip_horizontal and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            annotations = _move(annotations, lambda p: (width - p[0], p[1]))
+        if self.flip_vertical and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+            annotations = _move(annotations, lambda p: (p[0], height - p[1]))
+        if self.transpose and width == height and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.TRANSPOSE)
+            annotations = _move(annotations, lambda p: (p[1], p[0]))
+        return image, annotations
 
 
 def left_to_right(regions: tuple[Region, ...]) -> tuple[Region, ...]:
@@ -71,25 +103,43 @@ def left_to_right(regions: tuple[Region, ...]) -> tuple[Region, ...]:
     return tuple(sorted(regions, key=centre))
 
 
-def _move(regions: tuple[Region, ...], point: Callable[[Point], Point]) -> tuple[Region, ...]:
-    moved = []
-    for region in regions:
+def _ordered(annotation: Annotation) -> Annotation:
+    """Boxes from left to right; words stay in reading order, and phrases in that of their text."""
+    if FREEDOM.get(annotation.task) != "flip":
+        return annotation
+    return replace(annotation, regions=left_to_right(annotation.regions))
+
+
+def _move(annotations: Sequence[Annotation], point: Callable[[Point], Point]) -> list[Annotation]:
+    def moved(region: Region) -> Region:
         parts = tuple(tuple(point(p) for p in part) for part in region.parts)
         if region.kind == "box":  # a mirrored box still names its lowest and highest corner
             (a, b), *_ = parts
             parts = ((tuple(map(min, a, b)), tuple(map(max, a, b))),)
-        moved.append(replace(region, parts=parts))
-    return tuple(moved)
+        return replace(region, parts=parts)
+
+    return [
+        replace(
+            a, regions=tuple(map(moved, a.regions)), query=moved(a.query) if isinstance(a.query, Region) else a.query
+        )
+        for a in annotations
+    ]
 
 
-def _clip(regions: tuple[Region, ...], size: Size, min_visible: float) -> tuple[Region, ...]:
+def _clip(annotations: Sequence[Annotation], size: Size, min_visible: float) -> list[Annotation]:
+    def clipped(region: Region) -> Region | None:
+        inside = replace(region, parts=tuple(tuple(map(tuple, clip(part, size))) for part in region.parts))
+        before, after = _box_area(region), _box_area(inside)
+        return inside if after > 0 and after >= min_visible * before else None
+
     kept = []
-    for region in regions:
-        clipped = replace(region, parts=tuple(tuple(map(tuple, clip(part, size))) for part in region.parts))
-        before, after = _box_area(region), _box_area(clipped)
-        if after > 0 and after >= min_visible * before:
-            kept.append(clipped)
-    return tuple(kept)
+    for annotation in annotations:
+        query = annotation.query
+        if isinstance(query, Region) and (query := clipped(query)) is None:
+            continue
+        regions = tuple(region for r in annotation.regions if (region := clipped(r)) is not None)
+        kept.append(replace(annotation, regions=regions, query=query))
+    return kept
 
 
 def _box_area(region: Region) -> float:

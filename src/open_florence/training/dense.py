@@ -105,6 +105,15 @@ def cells_from_boxes(
     return labels
 
 
+def unknown_cells(grid: tuple[int, int]) -> dict[str, NDArray[Any]]:
+    """The labels of `box_heads` for an image of which nothing is known: no head has a loss there."""
+    return {
+        "object": np.full(grid, np.nan, np.float32),
+        "class": np.full(grid, IGNORE, np.int64),
+        "box": np.full((*grid, 4), np.nan, np.float32),
+    }
+
+
 def grid_of(tower: nn.Module, image_size: int) -> tuple[int, int]:
     """(rows, columns) of a tower's last grid for square images of `image_size` pixels."""
     was_training = tower.training
