@@ -100,6 +100,8 @@ class Matches:
 
     image: NDArray[np.intp]
     """(D,) the image of each detection."""
+    scores: Array
+    """(D,) its score."""
     right: NDArray[np.bool_]
     """(T, D) whether it found a true region."""
     judged: NDArray[np.bool_]
@@ -149,7 +151,8 @@ def match(truth: Images, found: Images, label: str, scored: bool = True, crowds:
     empty = np.zeros((len(THRESHOLDS), 0), dtype=bool)
     order = np.argsort(-np.array(scores, dtype=np.float64), kind="stable")
     hits, counted = (np.concatenate([empty, *parts], axis=1)[:, order] for parts in (right, judged))  # (T, D)
-    return Matches(np.array(images, dtype=np.intp)[order], hits, counted, truths)
+    ranked = np.array(scores, dtype=np.float64)[order]
+    return Matches(np.array(images, dtype=np.intp)[order], ranked, hits, counted, truths)
 
 
 def _part_inside(regions: Sequence[Region], crowds: Sequence[Region]) -> Array:

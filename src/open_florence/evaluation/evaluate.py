@@ -123,12 +123,47 @@ def evaluate(
     sentence in `Report.problems`. Raises OpenFlorenceError when there is nothing to ask or a task is unknown.
     """
     started = time.monotonic()
+    asked = ask(predictor, data, limit, batch_size, progress, tasks, generation)
+    answers, source = asked.answers, asked.source
+    return Report(
+        data=source.name,
+        model=", ".join(sorted({found.source for entry in answers.values() for found in entry.found} - {""})),
+        images=asked.images,
+        seconds=time.monotonic() - started,
+        rows=tuple(row for task, judge in source.metrics.items() if task in answers for row in judge(answers[task])),
+        classes=class_rows(answers["<OD>"]) if "<OD>" in answers else (),
+        per_class=source.per_class,
+        problems=tuple(asked.problems),
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions of a data set, answered."""
+
+    source: Source
+    answers: dict[str, Answers]
+    """By task."""
+    images: int
+    problems: list[str]
+    """What could not be read or asked, a sentence each."""
+
+
+def ask(
+    predictor: Answering,
+    data: Data,
+    limit: int | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
+    tasks: Sequence[str] | None = None,
+    generation: GenerationConfig | None = None,
+) -> Asked:
+    """The questions of `data` answered and not yet judged. Arguments and errors as those of `evaluate`."""
     problems: list[str] = []
     source = _source(data, limit, problems)
     settings = generation or source.generation
     wanted = source.metrics.keys() if tasks is None else {find_task(task).token for task in tasks}
     answers: dict[str, Answers] = {}
-    names: set[str] = set()
     batches: Iterable[list[Item]] = _batches(_asked(source.items, source.metrics.keys() & wanted), batch_size)
     if progress:
         total = None if source.count is None else -(-source.count // batch_size)
@@ -137,23 +172,13 @@ def evaluate(
     for batch in batches:
         for item, answered in _answers(predictor, batch, settings, problems):
             for question, (found, ranked) in zip(item.questions, answered, strict=True):
-                names.add(found.source)
                 truth, *others = question.truths
                 entry = answers.setdefault(question.task, Answers())
                 entry.add(truth, found, images, item.size, item.scene, others, ranked, question.ignored)
             images += 1
     if not answers:
         raise OpenFlorenceError(_nothing(source.name, problems))
-    return Report(
-        data=source.name,
-        model=", ".join(sorted(names - {""})),
-        images=images,
-        seconds=time.monotonic() - started,
-        rows=tuple(row for task, judge in source.metrics.items() if task in answers for row in judge(answers[task])),
-        classes=class_rows(answers["<OD>"]) if "<OD>" in answers else (),
-        per_class=source.per_class,
-        problems=tuple(problems),
-    )
+    return Asked(source, answers, images, problems)
 
 
 def _nothing(name: str, problems: list[str]) -> str:
