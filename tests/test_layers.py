@@ -20,6 +20,7 @@ LAYERS = {
     "inference": 5,
     "training": 5,
     "processor": 4,
+    "selection": 3,
     "tasks": 3,
     "data": 3,
     "scenes": 3,
@@ -36,8 +37,20 @@ FORBIDDEN = {  # although they are lower
     "training": {"data"},
     "model": {"errors", "geometry", "locations"},  # so that the folder can be lifted out as it is
 }
-WITHOUT_TORCH = {"tasks", "data", "scenes", "schema", "images", "geometry", "locations", "errors"}
-ONLY_IN = {"cv2": {"scenes"}, "supervision": {"report"}, "jinja2": {"report"}, "faster_coco_eval": {"evaluation"}}
+WITHOUT_TORCH = {"tasks", "data", "scenes", "schema", "images", "geometry", "locations", "selection", "errors"}
+ONLY_IN = {
+    "cv2": {"scenes"},
+    "supervision": {"report", "data"},
+    "fiftyone": {"data"},
+    "jinja2": {"report"},
+    "faster_coco_eval": {"evaluation"},
+}
+    "cv2": {"scenes"},
+    "supervision": {"report", "data"},
+    "fiftyone": {"data"},
+    "jinja2": {"report"},
+    "faster_coco_eval": {"evaluation"},
+}
 NEVER = {"transformers", "timm", "einops"}
 
 
