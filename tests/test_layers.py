@@ -45,12 +45,6 @@ ONLY_IN = {
     "jinja2": {"report"},
     "faster_coco_eval": {"evaluation"},
 }
-    "cv2": {"scenes"},
-    "supervision": {"report", "data"},
-    "fiftyone": {"data"},
-    "jinja2": {"report"},
-    "faster_coco_eval": {"evaluation"},
-}
 NEVER = {"transformers", "timm", "einops"}
 
 
