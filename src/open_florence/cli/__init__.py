@@ -22,6 +22,7 @@ from open_florence.cli.models import convert, evaluate
 from open_florence.cli.predict import predict
 from open_florence.cli.scenes import scenes
 from open_florence.cli.tasks import tasks
+from open_florence.cli.train import train
 from open_florence.errors import OpenFlorenceError
 
 __all__ = ["COMMANDS", "app", "main", "run"]
@@ -33,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     embed,
     tasks,
     finetune,
+    train,
     evaluate,
     convert,
     scenes,
