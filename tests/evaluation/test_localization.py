@@ -1,11 +1,13 @@
 """Matching, recall, grounding, described boxes and masks, on answers whose value is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from open_florence.evaluation.localization import (
+    any_box_accuracy,
     box_recall,
     false_positive_rate,
     greedy_matches,
@@ -14,6 +16,7 @@ from open_florence.evaluation.localization import (
     mask_miou,
     mask_oiou,
     mask_overlaps,
+    merged_box_accuracy,
     region_f1,
 )
 from open_florence.schema import Region
@@ -64,6 +67,35 @@ def test_guessing_more_does_not_help_grounding():
     assert grounding_accuracy([[A]], [[box(80, 80, 90, 90, "a", score=0.1), right]]).value == 1.0
     two = [A, box(20, 20, 30, 30, "a")]
     assert grounding_accuracy([two], [[wrong, right]]).value == 0.5
+
+
+def test_any_box_and_merged_box_differ_where_a_phrase_has_several():
+    two = [box(0, 0, 10, 10, "dogs"), box(10, 0, 20, 10, "dogs")]
+    one, both = box(0, 0, 10, 10, "dogs", score=0.9), box(0, 0, 20, 10, "dogs", score=0.9)
+    assert any_box_accuracy([two], [[one]]).value == 1.0
+    assert merged_box_accuracy([two], [[one]]).value == 1.0  # half of the merged box: exactly .5
+    assert merged_box_accuracy([two], [[box(0, 0, 9, 10, "dogs")]]).value == 0.0
+    assert merged_box_accuracy([two], [[both]]).value == 1.0
+    assert any_box_accuracy([two], [[both]], threshold=0.6).value == 0.0
+    assert any_box_accuracy([two], [[one]]).count == 1  # phrases, not boxes
+
+
+def test_only_the_best_k_answers_count():
+    wrong, right = box(80, 80, 90, 90, "a", score=0.9), box(0, 0, 10, 10, "a", score=0.5)
+    assert any_box_accuracy([[A]], [[right, wrong]]).value == 0.0
+    assert any_box_accuracy([[A]], [[right, wrong]], k=2).value == 1.0
+    assert any_box_accuracy([[A]], [[box(0, 0, 10, 10, "b")]]).value == 0.0
+    assert any_box_accuracy([[A], []], [[], [A]]).value == 0.0
+    assert math.isnan(any_box_accuracy([[]], [[A]]).value)
+
+
+def test_the_same_words_at_two_places_are_two_phrases():
+    first, second = replace(A, span=(0, 5)), replace(box(50, 0, 60, 10, "a"), span=(10, 15))
+    swapped = [replace(first, span=second.span), replace(second, span=first.span)]
+    assert any_box_accuracy([[first, second]], [[first, second]]).value == 1.0
+    assert any_box_accuracy([[first, second]], [swapped]).value == 0.0
+    assert any_box_accuracy([[first, second]], [[A]]).value == 0.5  # an answer without a span is offered to both
+    assert any_box_accuracy([[first, second]], [[]]).count == 2
 
 
 def test_false_positives_count_questions():

@@ -13,6 +13,8 @@ from open_florence.evaluation.text import (
     edit_distance,
     exact_match,
     normalize,
+    top_k_accuracy,
+    word_accuracy,
     word_recall,
 )
 
@@ -36,6 +38,19 @@ def test_normalize(text, expected):
 def test_exact_match():
     assert exact_match(["a dog", "a cat"], ["A dog.", "a cow"]).value == 0.5
     assert math.isnan(exact_match([], []).value)
+
+
+def test_any_of_several_true_texts_is_exact():
+    assert exact_match([["a dog", "The dog."], ["a cat"]], ["the dog", "the cat"]).hits.tolist() == [1, 0]
+    assert exact_match([[]], [""]).value == 0.0
+
+
+def test_top_k():
+    ranked = [["cat", "dog", "cow"], ["Cow", "cat", "dog"], []]
+    truth = ["dog", ["cow", "bull"], "dog"]
+    assert top_k_accuracy(truth, ranked).hits.tolist() == [0, 1, 0]
+    assert top_k_accuracy(truth, ranked, k=2).hits.tolist() == [1, 1, 0]
+    assert top_k_accuracy(truth, ranked, k=2).count == 3
 
 
 @pytest.mark.parametrize(
@@ -89,3 +104,35 @@ def test_character_error_rate():
     tally = character_error_rate(["kitten", "dog"], ["sitting", "dog"])
     assert tally.value == pytest.approx(3 / 9)
     assert tally.count == 2
+
+
+def test_character_error_rate_weighs_texts_by_their_length_and_sees_case():
+    assert character_error_rate(["a" * 9, "b"], ["a" * 9, "c"]).value == pytest.approx(1 / 10)
+    assert character_error_rate(["STOP"], ["Stop"]).value == pytest.approx(3 / 4)
+    assert character_error_rate(["a"], ["abcd"]).value == 3.0
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "accuracy"),
+    [
+        ("NO EXIT HERE", "NO EXIT HERE", 1.0),
+        ("NO EXIT HERE", "NO  EXIT\nHERE", 1.0),  # words, not spaces
+        ("NO EXIT HERE", "NO EXIST HERE", 2 / 3),
+        ("NO EXIT HERE", "EXIT HERE NO", 1 / 3),  # one moved word is missing here and superfluous there
+        ("NO EXIT HERE", "NO VERY EXIT HERE", 2 / 3),
+        ("STOP", "stop", 0.0),
+        ("STOP", "a b c d", 0.0),  # never below 0
+    ],
+)
+def test_word_accuracy(truth, found, accuracy):
+    assert word_accuracy([truth], [found]).value == pytest.approx(accuracy)
+
+
+def test_word_accuracy_counts_words():
+    tally = word_accuracy(["one two three", "four"], ["one two three", "five"])
+    assert tally.value == 0.75
+    assert tally.count == 4
+
+
+def test_edit_distance_of_words():
+    assert edit_distance(["a", "red", "star"], ["a", "star"]) == 1

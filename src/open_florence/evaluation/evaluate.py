@@ -182,8 +182,12 @@ def ask(
 
 
 def _nothing(name: str, problems: list[str]) -> str:
-    left_out = f"; {len(problems)} records were left out, the first because: {problems[0]}" if problems else ""
-    return f"there is nothing to evaluate in {name}: no annotation of a task in METRICS{left_out}"
+    """What is said when no question could be asked."""
+    said = f"there is nothing to evaluate in {name}: no annotation of a task in METRICS"
+    if not problems:
+        return said
+    count = "1 record was" if len(problems) == 1 else f"{len(problems)} records were"
+    return f"{said}; {count} left out, the first because: {problems[0]}"
 
 
 def _answers(
