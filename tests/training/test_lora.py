@@ -2,11 +2,13 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from open_florence.inference.pretrained import load_model, save_model
 from open_florence.model.checkpoint import to_layout
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
+from open_florence.tasks import TASKS
 from open_florence.training.batches import Batch, Example, collate
 from open_florence.training.lora import (
     LoraConfig,
@@ -248,6 +251,22 @@ def test_what_cannot_be_done_is_said(model: Florence, processor: Processor, tmp_
     (tmp_path / "file").touch()
     with pytest.raises(OpenFlorenceError, match="cannot be written"):
         save_adapter(model, tmp_path / "file", "tiny")
+
+
+def test_the_page_of_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lora.md").read_text(encoding="utf-8")
+    assert re.findall(r'base = "(.+)"', page, flags=re.IGNORECASE) == ["microsoft/Florence-2-base"]
+    blocks = re.findall(r"```python\n(.*?)```", page.replace("microsoft/Florence-2-base", "tiny"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(TASKS, "<COUNT>", TASKS["<VQA>"])  # the page's own row goes when the test ends
+    names: dict[str, Any] = {}
+    for block in blocks:
+        if "from peft" not in block:
+            exec(block, names)
+    assert load_model("runs/merged")[0].config.text.vocab_size == 2240
+    assert load_model("runs/adapter")[1].tokenizer.encode("<COUNT>", wrap=False) == names["tokens"]
+    rows = re.findall(r"^\| (`.+`) \|", page, flags=re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {f.name for f in fields(LoraConfig)}
 
 
 TWO = """

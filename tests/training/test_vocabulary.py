@@ -14,7 +14,7 @@ from open_florence.inference.pretrained import load_model, save_model
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
 from open_florence.tasks import TASKS, Task, TextGrammar
-from open_florence.training.lora import LoraConfig, add_lora
+from open_florence.training.lora import LoraConfig, add_lora, lora_parameters, save_adapter
 from open_florence.training.vocabulary import add_tokens
 
 KINDS = ("microsoft", "native", "native with the placeholder named")
@@ -147,6 +147,24 @@ def test_a_new_token_may_be_asked_with_and_answered(
     text = Predictor(model, processor).predict(picture, ("<COUNT>", "a")).text
     assert text.startswith("<COUNT>")
     assert "<image>" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_brings_its_new_tokens_along(
+    load: Callable[[str], tuple[Florence, Processor]], tmp_path: Path, kind: str
+) -> None:
+    model, processor = load(kind)
+    processor = add_tokens(model, processor, ["<COUNT>", "<WHERE>"])
+    tokens = processor.tokenizer.encode("<COUNT><WHERE>", wrap=False)
+    add_lora(model, LoraConfig(rank=2, token_rows=tuple(tokens)))
+    with torch.no_grad():
+        for parameter in lora_parameters(model):
+            parameter.add_(0.1)
+    layout = "microsoft" if kind == "microsoft" else "native"
+    save_adapter(model, tmp_path / "adapter", str(tmp_path / "base"), layout, processor)
+    loaded, again = load_model(tmp_path / "adapter")
+    assert again.tokenizer.encode("<COUNT><WHERE>", wrap=False) == tokens
+    torch.testing.assert_close(answer(loaded, [0, *tokens, 2]), answer(model, [0, *tokens, 2]), rtol=1e-5, atol=1e-5)
 
 
 def test_what_cannot_be_a_token_is_said(model: Florence, processor: Processor) -> None:
