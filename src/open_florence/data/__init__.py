@@ -5,6 +5,7 @@
 | jsonl | a .jsonl file, or a folder that holds annotations.jsonl | a file |
 | voc | a folder of Pascal VOC files (.xml), with or without images beside it | a folder |
 | coco | a .json file of COCO's, or a folder of them, images beside it | a .json file, or a folder |
+| yolo | a data.yaml of ultralytics, or a folder with one or with classes.txt | a folder |
 | icdar | a folder of text quads as in ICDAR 2015 or SROIE (.txt, .csv), images beside it | a folder |
 | label_studio | a .json file that Label Studio exports as "JSON" | a .json file of tasks, and the project's .xml |
 | mmocr | a .json file of MMOCR's, or a folder with textdet.json or textspotting.json | |
@@ -44,6 +45,8 @@ from open_florence.data.refcoco import (
 from open_florence.data.visual_genome import looks_like_visual_genome, read_visual_genome
 from open_florence.data.voc import read_voc, write_voc
 from open_florence.data.vqa import looks_like_vqa, read_vqa
+from open_florence.data.yolo import looks_like_yolo, read_yolo
+from open_florence.data.yolo_writer import write_yolo
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Sample
 
@@ -56,6 +59,7 @@ READERS: dict[str, Callable[[Path, OnError], Iterator[Sample]]] = {
     "jsonl": read_jsonl,
     "voc": read_voc,
     "coco": read_coco,
+    "yolo": read_yolo,
     "icdar": read_icdar,
     "label_studio": read_label_studio,
     "mmocr": read_mmocr,
@@ -66,6 +70,7 @@ READERS: dict[str, Callable[[Path, OnError], Iterator[Sample]]] = {
     "vqa": read_vqa,
 }
 PART_READERS: dict[str, Callable[[Path, OnError, str], Iterator[Sample]]] = {
+    "yolo": read_yolo,
     "refcoco": read_refcoco,
     "google_refexp": read_google_refexp,
     "flickr30k": read_flickr30k,
@@ -76,6 +81,7 @@ WRITERS: dict[str, Callable[[Path, Iterable[Sample]], None]] = {
     "jsonl": write_jsonl,
     "voc": write_voc,
     "coco": write_coco,
+    "yolo": write_yolo,
     "icdar": write_icdar,
     "label_studio": write_label_studio,
 }
@@ -88,6 +94,7 @@ SIGNS: dict[str, Callable[[Path], bool]] = {
     "flickr30k": looks_like_flickr30k,  # before VOC, whose .xml files it holds too
     "vqa": looks_like_vqa,
     "coco": looks_like_coco,
+    "yolo": looks_like_yolo,
     "voc": lambda path: path.is_dir() and next(path.glob("**/*.xml"), None) is not None,
     "icdar": looks_like_icdar,
     "label_studio": looks_like_label_studio,
