@@ -24,6 +24,9 @@ from open_florence.tasks import Extent, Task, find_task
 from open_florence.tasks.grammar import LOCATIONS
 from open_florence.tokenizer import Tokenizer
 
+WINDOW = "location_window"
+"""Our key in generation_config.json, which transformers keeps and has no use for."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -58,7 +61,8 @@ class Processor:
     def from_folder(cls, folder: str | Path) -> Processor:
         """Reads the tokenizer's files and preprocessor_config.json, or the processor_config.json newer versions write.
 
-        Raises OpenFlorenceError, naming the file, for one that is missing, unreadable or asks for another treatment.
+        The location window, where there is one, stands in generation_config.json. Raises OpenFlorenceError, naming the
+        file, for one that is missing, unreadable or asks for another treatment.
         """
         tokenizer = Tokenizer.from_folder(folder)
         path, newer = (Path(folder) / name for name in ("preprocessor_config.json", "processor_config.json"))
@@ -70,7 +74,8 @@ class Processor:
                 if config.get(name) not in (None, value):
                     raise ValueError(f"{name} is {config[name]}, where {value} is the only one supported")
             mean, std = _channels(config["image_mean"]), _channels(config["image_std"])
-            return cls(tokenizer, _side(config["size"]), mean, std, int(config.get("image_seq_length", 577)))
+            sequence = int(config.get("image_seq_length", 577))
+            return cls(tokenizer, _side(config["size"]), mean, std, sequence, _location_window(folder))
         except FileNotFoundError:
             raise OpenFlorenceError(f"{folder} holds no preprocessor_config.json") from None
         except KeyError as error:
@@ -79,7 +84,10 @@ class Processor:
             raise OpenFlorenceError(f"{path} is not a Florence-2 preprocessor: {error}") from error
 
     def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer's files and preprocessor_config.json in their published form."""
+        """Writes the tokenizer's files and preprocessor_config.json in their published form.
+
+        A location window goes into generation_config.json, beside what that file holds already.
+        """
         self.tokenizer.save(folder)
         side = {"height": self.image_size, "width": self.image_size}
         config = {
@@ -95,6 +103,11 @@ class Processor:
         }
         path = Path(folder) / "preprocessor_config.json"
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        path = Path(folder) / "generation_config.json"
+        generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if self.location_window != generation.pop(WINDOW, 0):
+            window = {WINDOW: self.location_window} if self.location_window else {}
+            path.write_text(json.dumps({**generation, **window}, indent=2) + "\n", encoding="utf-8")
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Images of any size -> (B, 3, S, S) float32, S = `image_size`: resized, scaled to 0..1, normalised.
@@ -222,6 +235,20 @@ class _Evidence:
             chosen = chosen & (self.is_location[window] == locations)
         values = self.logprobs[window][chosen]
         return float(np.exp(values.mean())) if values.size else None
+
+
+def _location_window(folder: str | Path) -> int:
+    """What generation_config.json says, 0 where it says nothing. Raises OpenFlorenceError, naming the file."""
+    path = Path(folder) / "generation_config.json"
+    if not path.is_file():
+        return 0
+    try:
+        window = json.loads(path.read_text(encoding="utf-8")).get(WINDOW, 0)
+    except (AttributeError, ValueError) as error:
+        raise OpenFlorenceError(f"{path} is not a JSON object") from error
+    if type(window) is not int or window < 0:
+        raise OpenFlorenceError(f"{path} is wrong: {WINDOW} is a number of bins, 0 or more, not {window!r}")
+    return window
 
 
 def _side(size: Any) -> int:

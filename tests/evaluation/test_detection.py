@@ -15,10 +15,10 @@ from open_florence.evaluation.detection import (
     THRESHOLDS,
     detection_ap,
     match,
-    region_score,
     strangers,
 )
 from open_florence.schema import Region
+from open_florence.selection import region_score
 
 LABELS = ("cat", "dog", "newt")
 

@@ -1,7 +1,10 @@
 """Models by name: folders, the hub (stood in for), adapters, dtypes, and one sentence for everything that fails."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import huggingface_hub
@@ -12,8 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from open_florence.errors import OpenFlorenceError
 from open_florence.inference import pretrained
+from open_florence.inference.calibration import Calibration, Curve
+from open_florence.inference.predictor import Predictor
 from open_florence.inference.pretrained import load_model, save_model
-from open_florence.model.checkpoint import read_weights
+from open_florence.model.checkpoint import read_weights, write_weights
 from open_florence.model.config import PRESETS
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
@@ -248,3 +253,127 @@ def test_an_output_layer_of_its_own_survives(saved, tmp_path):
         rows = config.text.vocab_size
         assert torch.equal(loaded.language_model.lm_head.weight[:rows], untied.language_model.lm_head.weight)
         assert not read_weights(tmp_path / layout)[0].text.tied
+
+
+# --- replacing a checkpoint that is there
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from open_florence.inference import pretrained
+from open_florence.inference.calibration import Calibration, Curve
+from open_florence.inference.pretrained import load_model, save_model
+from open_florence.model import checkpoint
+
+folder, layout, old_format, new_format = sys.argv[1:]
+torch.set_num_threads(1)
+model, processor = load_model(folder + "/seed")
+old, new = folder + "/target", folder + "/new"
+first = next(iter(model.state_dict().values()))
+
+
+def save(value, file_format):
+    with torch.no_grad():
+        first.fill_(value)
+    save_model(model, processor, old, layout, file_format=file_format, calibration=calibration)
+
+
+def dying(number, function):
+    def call(*arguments, **settings):
+        left[0] -= 1
+        if left[0] == 0 and function is not written:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*arguments, **settings)
+        if left[0] == 0:
+            os.truncate(arguments[0], 1000)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return call
+
+
+written = checkpoint._write_file
+calibration = Calibration({"<OD>": Curve((0.1, 0.9), (0.2, 0.8))})
+step, seen = 0, []
+while True:
+    step += 1
+    if not (child := os.fork()):
+        save(1.0, old_format)
+        left = [step]
+        calibration = None
+        checkpoint._write_file = dying(step, written)
+        os.replace, os.unlink = dying(step, os.replace), dying(step, os.unlink)
+        pretrained.Path.unlink = dying(step, pretrained.Path.unlink)
+        save(2.0, new_format)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    loaded, _ = load_model(old)
+    value = next(iter(loaded.state_dict().values())).flatten()[0].item()
+    kept = Calibration.load(old)
+    assert value in (1.0, 2.0), value
+    assert kept is None or value == 1.0  # never a calibration beside weights that it was not fitted on
+    seen.append(value)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0
+        break
+assert seen[0] == 1.0 and seen[-1] == 2.0 and seen == sorted(seen), seen
+assert not os.path.exists(old + "/.saving"), os.listdir(old)
+print(len(seen), os.listdir(old))
+"""
+
+
+@pytest.mark.parametrize("formats", [("safetensors", "safetensors"), ("safetensors", "bin"), ("bin", "safetensors")])
+def test_a_process_killed_at_any_step_of_saving_leaves_a_whole_checkpoint(saved, tmp_path, formats):
+    """Every step that touches a file is a place to die: while weights are written, and at each move and deletion."""
+    shutil.copytree(saved[2], tmp_path / "seed")
+    command = [sys.executable, "-c", KILLED, str(tmp_path), "microsoft", *formats]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) >= 8
+
+
+def test_other_files_of_the_folder_stay_and_leftovers_go(saved, tmp_path):
+    model, processor, _ = saved
+    (tmp_path / ".saving").mkdir()
+    (tmp_path / ".saving" / "model.safetensors").write_text("half")
+    (tmp_path / "README.md").write_text("mine")
+    write_weights(tmp_path, model.config, model.state_dict(), "microsoft", max_shard_bytes=4_000_000)
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    save_model(model, processor, tmp_path, "microsoft")
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+    assert not (tmp_path / ".saving").exists()
+    assert_same(model, load_model(tmp_path)[0])
+
+
+# --- what a checkpoint says about its coordinates and scores
+
+
+def test_the_location_window_goes_with_the_checkpoint(saved, tmp_path):
+    model, processor, _ = saved
+    save_model(model, replace(processor, location_window=25), tmp_path)
+    assert json.loads((tmp_path / "generation_config.json").read_text())["location_window"] == 25
+    assert load_model(tmp_path)[1].location_window == 25
+    transformers = pytest.importorskip("transformers")
+    assert transformers.GenerationConfig.from_pretrained(tmp_path).num_beams == 3
+    save_model(model, processor, tmp_path)
+    assert "location_window" not in json.loads((tmp_path / "generation_config.json").read_text())
+    assert load_model(tmp_path)[1].location_window == 0
+
+
+@pytest.mark.parametrize("text", ['{"location_window": -1}', '{"location_window": "wide"}', "[]", "{"])
+def test_a_generation_config_that_is_wrong(saved, tmp_path, text):
+    shutil.copytree(saved[2], tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(text)
+    with pytest.raises(OpenFlorenceError, match=r"generation_config\.json"):
+        load_model(tmp_path / "model")
+
+
+def test_a_calibration_goes_with_its_weights_and_not_with_others(saved, tmp_path):
+    model, processor, _ = saved
+    calibration = Calibration({"<OD>": Curve((0.1, 0.5), (0.3, 0.9))})
+    save_model(model, processor, tmp_path, calibration=calibration)
+    assert Predictor.from_pretrained(tmp_path).calibration == calibration
+    save_model(model, processor, tmp_path)
+    assert Predictor.from_pretrained(tmp_path).calibration is None

@@ -32,13 +32,14 @@ def convert(
     ] = Layout.NATIVE,
 ) -> None:
     """Write a checkpoint in the other published layout, keeping its number format."""
+    from open_florence.inference.calibration import Calibration
     from open_florence.inference.pretrained import find_folder, load_model, save_model
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OpenFlorenceError(f"{out} exists and is not an empty folder: choose another")
     dtype = _dtype_of(find_folder(checkpoint))
     model, processor = load_model(checkpoint)
-    save_model(model, processor, out, layout=layout.value, dtype=dtype)
+    save_model(model, processor, out, layout.value, dtype, calibration=Calibration.load(find_folder(checkpoint)))
     print(f"{out} holds {checkpoint} in the {layout.value} layout")
 
 

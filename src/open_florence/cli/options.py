@@ -56,11 +56,9 @@ def generation_settings(published: bool, max_new_tokens: int | None) -> Generati
 
 def load_predictor(model: str, device: str | None, dtype: DType | None) -> Predictor:
     """The predictor of the options. Raises OpenFlorenceError for a model that cannot be had."""
-    from open_florence.inference.predictor import Predictor, source_name
-    from open_florence.inference.pretrained import load_model
+    from open_florence.inference.predictor import Predictor
 
-    loaded = load_model(model, dtype=dtype.value if dtype else None, device=device)
-    return Predictor(*loaded, source=source_name(model))
+    return Predictor.from_pretrained(model, dtype=dtype.value if dtype else None, device=device)
 
 
 def parse_tasks(values: Sequence[str], query: str | None = None) -> list[tuple[str, Any]]:

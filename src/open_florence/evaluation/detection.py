@@ -22,6 +22,7 @@ from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation.intervals import Array, Interval, draws, percentiles
 from open_florence.geometry import iou, region_box
 from open_florence.schema import Region
+from open_florence.selection import region_score
 
 Images = Sequence[Sequence[Region]]
 """The regions of each image; truth and found go in the same order."""
@@ -36,12 +37,6 @@ CHUNK = 50
 
 AVERAGES = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6), "AP90": slice(8, 9)}
 """Which of `THRESHOLDS` each name averages over."""
-
-
-def region_score(region: Region) -> float:
-    """How sure the source is of the region, place and label together: 1.0 where it did not say."""
-    place = 1.0 if region.score is None else region.score
-    return place * (1.0 if region.label_score is None else region.label_score)
 
 
 def boxes_of(regions: Sequence[Region]) -> Array:

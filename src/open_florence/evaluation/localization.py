@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from open_florence.evaluation.detection import Images, boxes_of, region_score
+from open_florence.evaluation.detection import Images, boxes_of
 from open_florence.evaluation.intervals import Array, Tally
 from open_florence.geometry import box_to_polygon, iou, rasterize, region_box
 from open_florence.schema import Region, Size
+from open_florence.selection import region_score
 
 
 def greedy_matches(overlaps: Array, threshold: float = 0.5) -> list[tuple[int, int]]:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import open_image
+from open_florence.inference.calibration import Calibration
 from open_florence.inference.generate import GenerationConfig, generate
-from open_florence.inference.pretrained import SHIPPED, load_model
+from open_florence.inference.pretrained import SHIPPED, find_folder, format_and_place, load_model
 from open_florence.inference.score import score_answers
 from open_florence.model.florence import Florence, Memory
 from open_florence.processor import Processor
@@ -62,15 +63,23 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Florence, processor: Processor, source: str = "", max_rows: int = 64, max_images: int = 8
+        self,
+        model: Florence,
+        processor: Processor,
+        source: str = "",
+        max_rows: int = 64,
+        max_images: int = 8,
+        calibration: Calibration | None = None,
     ) -> None:
         """`source` is written into every annotation. At most `max_rows` beams are decoded and `max_images` images
-        encoded at a time, which bounds the memory; neither changes an answer."""
+        encoded at a time, which bounds the memory; neither changes an answer. `calibration` makes probabilities of the
+        scores of regions (`Calibration.apply`); it has to be of this very model."""
         self.model = model.eval()
         self.processor = processor
         self.source = source
         self.max_rows = max_rows
         self.max_images = max_images
+        self.calibration = calibration
 
     @classmethod
     def from_pretrained(
@@ -79,9 +88,14 @@ class Predictor:
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
     ) -> Predictor:
-        """By name: "tiny", which ships with the package, a folder, or a name on the hub. See `load_model`."""
-        model, processor = load_model(name_or_folder, dtype=dtype, device=device)
-        return cls(model, processor, source_name(name_or_folder))
+        """By name: "tiny", which ships with the package, a folder, or a name on the hub. See `load_model`.
+
+        Scores are calibrated where the checkpoint holds a calibration.json.
+        """
+        format_and_place(dtype, device)  # what cannot be is refused before anything is downloaded
+        folder = find_folder(name_or_folder)
+        model, processor = load_model(folder, dtype=dtype, device=device)
+        return cls(model, processor, source_name(name_or_folder), calibration=Calibration.load(folder))
 
     @overload
     def predict(
@@ -183,6 +197,8 @@ class Predictor:
         ):
             size, finished = sizes[question.image], stopped == "eos"
             annotation = self.processor.decode(question.task, ids, logprobs, size, question.query, finished, bins)
+            if self.calibration is not None:
+                annotation = self.calibration.apply(annotation)
             answers[question.image, question.place] = replace(annotation, source=self.source)
         return answers
 

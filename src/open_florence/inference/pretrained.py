@@ -5,7 +5,9 @@ Weights, configuration and tokenizer are read; code that stands beside them is n
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,10 @@ import torch
 from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
+from open_florence.inference.calibration import NAME as CALIBRATION
+from open_florence.inference.calibration import Calibration
 from open_florence.model.adapter import CONFIG_NAME, base_of, merge_adapter
-from open_florence.model.checkpoint import CheckpointError, Format, read_weights, write_weights
+from open_florence.model.checkpoint import STEM, CheckpointError, Format, read_weights, write_weights
 from open_florence.model.config import LAYOUTS, FlorenceConfig, Layout
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
@@ -25,10 +29,20 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json", CONFIG_NAME)
+SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    CONFIG_NAME,
+    CALIBRATION,
+)
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
 WEIGHTS = (("*.safetensors", "*.safetensors.index.json"), ("*.bin", "*.bin.index.json"))
 """Kinds of weights in the order they are wanted; the second is downloaded only where the first is not there."""
+
+STAGING = ".saving"
+"""Where a checkpoint stands, inside its folder, until all of it is written."""
 
 
 def load_model(
@@ -64,12 +78,19 @@ def save_model(
     layout: Layout = "native",
     dtype: torch.dtype | None = None,
     file_format: Format = "safetensors",
+    calibration: Calibration | None = None,
 ) -> None:
     """Write weights, configuration and tokenizer so that `load_model`, and the published code of `layout`, read them.
 
     "native" is what transformers' own Florence-2 class reads, "microsoft" what the remote code of microsoft/Florence-2
-    does. `dtype` is that of the file, the model's own unless given. Raises OpenFlorenceError for an unknown layout, a
-    model to which adapters or other training parts are attached, or a folder that cannot be written.
+    does. `dtype` is that of the file, the model's own unless given. `calibration` has to be of these very weights;
+    without one a calibration.json that is there goes, for it is of others.
+
+    A checkpoint that the folder holds already is replaced when the new one is on the disk, file by file and each at
+    once: a process killed before that leaves the old one as it was. It takes the disk space of both.
+
+    Raises OpenFlorenceError for an unknown layout, a model to which adapters or other training parts are attached, or a
+    folder that cannot be written.
     """
     config = model.config
     if layout not in LAYOUTS:
@@ -83,11 +104,34 @@ def save_model(
         raise OpenFlorenceError(
             f"the model still has parts that are for training only ({attached[0]}): merge them first"
         )
+    staging = Path(folder) / STAGING
     try:
-        write_weights(folder, config, state, layout, file_format)
-        processor.save(folder)
+        if staging.is_dir():  # of a process that was killed
+            shutil.rmtree(staging)
+        write_weights(staging, config, state, layout, file_format)
+        processor.save(staging)
+        if calibration is not None:
+            calibration.save(staging)
+        _replace_checkpoint(Path(folder), staging)
     except OSError as error:
         raise OpenFlorenceError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
+
+
+def _replace_checkpoint(folder: Path, staging: Path) -> None:
+    """Moves a whole checkpoint to where it belongs, in an order in which a reader always finds one set of weights."""
+    new = sorted(staging.iterdir(), key=lambda path: (path.name == CALIBRATION, path.name.endswith(".index.json")))
+    for path in new:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    (folder / CALIBRATION).unlink(missing_ok=True)
+    for path in new:
+        os.replace(path, folder / path.name)
+    names = {path.name for path in new}
+    old = [*folder.glob(f"{STEM['safetensors']}*.safetensors*"), *folder.glob(f"{STEM['bin']}*.bin*")]
+    for path in sorted(old, key=lambda path: not path.name.endswith(".index.json")):
+        if path.name not in names:
+            path.unlink()
+    staging.rmdir()
 
 
 def build(
