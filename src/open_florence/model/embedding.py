@@ -50,7 +50,7 @@ class DualEncoder(nn.Module):
         self.image_norm = nn.LayerNorm(channels)
         self.image_projection = nn.Linear(channels, embedding_dim, bias=False)
         self.text_projection = nn.Linear(width, embedding_dim, bias=False)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(FIRST_SCALE)]))
         for layer in (self.image_projection, self.text_projection):
             if not layer.weight.is_meta:
                 nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
@@ -79,8 +79,8 @@ class DualEncoder(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by before a softmax: learnt, at most `LARGEST_SCALE`."""
-        return self.logit_scale.float().exp().clamp(max=LARGEST_SCALE)
+        """What cosines are multiplied by before a softmax, (1,); training keeps it at `LARGEST_SCALE` or below."""
+        return self.logit_scale.float().exp()
 
 
 class TextEncoder(nn.Module):
