@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from open_florence.cli.annotate import annotate, report
+from open_florence.cli.data import data
 from open_florence.cli.embed import embed
 from open_florence.cli.finetune import finetune
 from open_florence.cli.models import convert, evaluate
@@ -37,6 +38,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     train,
     evaluate,
     convert,
+    data,
     scenes,
 )
 """Every subcommand, in the order of the help page; the name of the function is the name of the command."""

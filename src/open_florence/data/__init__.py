@@ -32,6 +32,7 @@ from open_florence.data.coco import looks_like_coco, read_coco
 from open_florence.data.coco_writer import write_coco
 from open_florence.data.flickr30k import looks_like_flickr30k, read_flickr30k
 from open_florence.data.icdar import looks_like_icdar, read_icdar, write_icdar
+from open_florence.data.ignored import IGNORED
 from open_florence.data.jsonl import read_jsonl, write_jsonl
 from open_florence.data.label_studio import looks_like_label_studio, read_label_studio
 from open_florence.data.label_studio_tasks import write_label_studio
@@ -50,7 +51,7 @@ from open_florence.data.yolo_writer import write_yolo
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Sample
 
-__all__ = ["PART_READERS", "READERS", "SIGNS", "WRITERS", "read", "write"]
+__all__ = ["HELD_TASKS", "PART_READERS", "READERS", "SIGNS", "WRITERS", "read", "write"]
 
 OnError = Callable[[str], object]
 """Told one sentence, with file and line, for each record or box that is left out."""
@@ -85,6 +86,13 @@ WRITERS: dict[str, Callable[[Path, Iterable[Sample]], None]] = {
     "icdar": write_icdar,
     "label_studio": write_label_studio,
 }
+HELD_TASKS: dict[str, frozenset[str]] = {
+    "voc": frozenset({"<OD>"}),
+    "coco": frozenset({"<OD>", "<REGION_TO_SEGMENTATION>", "<CAPTION>", IGNORED}),
+    "yolo": frozenset({"<OD>", "<REGION_TO_SEGMENTATION>"}),
+    "icdar": frozenset({"<OCR_WITH_REGION>", IGNORED}),
+}
+"""The tasks whose annotations a format can hold; one without a row holds all."""
 
 SIGNS: dict[str, Callable[[Path], bool]] = {
     "jsonl": lambda path: path.suffix == ".jsonl" or (path / "annotations.jsonl").is_file(),
