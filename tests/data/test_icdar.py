@@ -10,7 +10,7 @@ from PIL import Image
 
 from open_florence.data import read, write
 from open_florence.data.icdar import quad_region, reading_order, reading_text
-from open_florence.data.ignored import IGNORED, judged_regions
+from open_florence.data.ignored import IGNORED
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import image_id
 from open_florence.schema import Annotation, Region, Sample
@@ -67,15 +67,13 @@ def test_a_byte_order_mark_is_no_number(tmp_path: Path) -> None:
     assert len(sample.annotations[0].regions) == 1
 
 
-def test_text_nobody_can_read_is_not_trained_on_and_not_judged(tmp_path: Path) -> None:
+def test_text_nobody_can_read_stands_apart_under_no_task_of_the_models(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     lines(tmp_path / "a.txt", GENAXIS, "50,50,90,50,90,60,50,60,###")
     (sample,) = read(tmp_path)
     assert [region.label for region in sample.annotations[0].regions] == ["Genaxis, the Theatre"]
     assert sample.annotations[2] == Annotation(IGNORED, "", (quad(50, 50, 40, 10),), "<OCR_WITH_REGION>", "human")
     assert IGNORED not in TASKS
-    inside, across, beside = quad(52, 51, 5, 5, "a"), quad(84, 51, 10, 5, "b"), quad(86, 51, 10, 5, "c")
-    assert judged_regions([inside, across, beside], sample.annotations[2].regions) == (beside,)
 
 
 def test_an_image_without_text_is_a_sample_too(tmp_path: Path) -> None:

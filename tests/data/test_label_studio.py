@@ -252,11 +252,11 @@ def everything(source: str, score: float | None = None) -> tuple[Annotation, ...
 def test_round_trip(tmp_path: Path) -> None:
     Image.new("RGB", (200, 100), "red").save(tmp_path / "a b%.png")
     picture = str(tmp_path / "a b%.png")
-    nothing = Annotation("<OD>", source="human")
+    nothing = tuple(Annotation(task, source="human") for task in ("<OD>", "<OCR_WITH_REGION>", "<OCR>"))
     dog = Annotation("<CLASSIFICATION>", "dog", query="cat<and>dog", source="human")
     samples = [
         Sample(image_id(picture), picture, (200.0, 100.0), (*everything("human"), *everything("tiny@1", 0.75))),
-        Sample("id-2", "https://example.com/b.png", (200.0, 100.0), (nothing, dog)),
+        Sample("id-2", "https://example.com/b.png", (200.0, 100.0), (*nothing, dog)),
     ]
     write(tmp_path / "tasks.json", samples, "label_studio")
     problems: list[str] = []

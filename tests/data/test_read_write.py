@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -108,6 +111,29 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
         write(path, breaks())
     assert list(read(path)) == [sample(0)]
     assert os.listdir(tmp_path) == ["a.jsonl"]
+
+
+KILLED = """
+import os, signal, sys
+from open_florence.data import read, write
+
+def samples():
+    old, = read(sys.argv[1])
+    for _ in range(1000):
+        yield old
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write(sys.argv[1], samples())
+"""
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.jsonl"
+    write(path, [sample(0)])
+    assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == -signal.SIGKILL
+    assert list(read(tmp_path)) == [sample(0)]
+    write(path, [sample(1)])
+    assert list(read(tmp_path)) == [sample(1)]
 
 
 def test_reading_holds_one_sample_at_a_time(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@
 | a text about the whole image | <CAPTION>, or the task its control is called after: detailed_caption, ocr, ... |
 | a choice | <CLASSIFICATION> among all that were ever chosen with that control |
 
-Places are in percent of the image in the file and in pixels here. What else can be drawn (brushes and their RLE,
-ellipses, key points) is reported and left out. The format is that of Label Studio's documentation, "Label Studio JSON
-format of annotated tasks".
+An image without a region, in a file where others have some, has an empty <OD>, or nothing to read. Places are in
+percent of the image in the file and in pixels here. What else can be drawn (brushes and their RLE, ellipses, key
+points) is reported and left out. The format is that of Label Studio's documentation, "Label Studio JSON format of
+annotated tasks".
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class Survey:
     def detects(self) -> bool:
         """Whether things are drawn for their label, so that an image without any is one with nothing to find."""
         return bool(self.drawn - self.read)
+
+    @property
+    def transcribes(self) -> bool:
+        """Whether text is drawn, so that an image without any is one with nothing to read."""
+        return bool(self.drawn & self.read)
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,7 @@ def _annotations(answer: Answer, size: Size, survey: Survey, report: Report) -> 
     for box, mask in masks.values():
         found.append(Annotation("<REGION_TO_SEGMENTATION>", regions=(mask,), query=Region("box", box.parts)))
     texts = list(_whole_image(rest, survey, report))
-    if quads or illegible:
+    if quads or survey.transcribes:
         places, text = text_annotations(quads)
         found += [places] if any(said.task == "<OCR>" for said in texts) else [places, text]
         found += ignored_annotation(OCR_TASK, illegible)
