@@ -21,14 +21,14 @@ from typer.main import get_command
 
 from open_florence.cli import COMMANDS, app, run
 from open_florence.cli.options import parse_tasks
-from open_florence.data import read
+from open_florence.data import read, write
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import open_image
 from open_florence.inference.pretrained import load_model, save_model
 from open_florence.model.config import PRESETS
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
-from open_florence.schema import Annotation, Region
+from open_florence.schema import Annotation, Region, Sample
 from open_florence.tasks import TASKS
 from open_florence.tokenizer import Tokenizer
 
@@ -323,6 +323,19 @@ def test_evaluate_prints_and_writes_the_table(
     assert run([*command, "--out", str(tmp_path / "table.md")]) == 0
     assert "metric" in capsys.readouterr().out
     assert "| metric |" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_evaluate_names_the_images_it_left_out(
+    checkpoint: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(photos / "gone.png"), *map(str, sorted(photos.glob("*.png"))[:1])]
+    samples = [Sample(path, path, (50.0, 40.0), (Annotation("<CAPTION>", "a cat"),)) for path in paths]
+    write(photos / "annotations.jsonl", samples)
+    assert run(["evaluate", "-m", str(checkpoint), "--data", str(photos)]) == 0
+    printed = capsys.readouterr()
+    assert "1 images" in printed.out
+    assert "1 records left out" in printed.out
+    assert "gone.png is left out: there is no file" in printed.err
 
 
 def test_from_end_to_end(checkpoint: Path, photos: Path, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from open_florence.errors import OpenFlorenceError
 if TYPE_CHECKING:
     import torch
 
+SHOWN = 10
+"""Sentences about records left out that are printed."""
+
 
 class Layout(str, Enum):
     """The two published forms of a checkpoint."""
@@ -89,6 +92,10 @@ def evaluate(
     console = Console()
     console.width = console.width if console.is_terminal else 140
     console.print(table)
+    for problem in table.problems[:SHOWN]:
+        typer.echo(problem, err=True)
+    if len(table.problems) > SHOWN:
+        typer.echo(f"and {len(table.problems) - SHOWN} more records left out; --out FILE.json names them all", err=True)
     if out is not None:
         try:
             table.save(out)

@@ -6,6 +6,7 @@ entry for each answer. Regions of any kind have a box (around all parts); masks 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,8 +67,8 @@ def any_box_accuracy(truth: Images, found: Images, k: int = 1, threshold: float 
     true regions at the IoU (MDETR, Kamath et al. 2021, arXiv 2104.12763).
 
     For k = 1 it is the accuracy@0.5 of phrase grounding (Flickr30k Entities) and of referring expressions (RefCOCO).
-    Phrases are labels, compared exactly; where both sides say which characters of the caption they mean (`span`), the
-    same words at two places are two phrases. n counts phrases.
+    Phrases are labels, compared exactly; where the truth has the same words at two places of the caption (`span`) they
+    are two phrases, and an answer belongs to that of its own span. n counts phrases.
     """
     return _phrase_recall(truth, found, k, threshold, merged=False)
 
@@ -85,12 +86,15 @@ def _phrase_recall(truth: Images, found: Images, k: int, threshold: float, merge
     pairs: list[tuple[float, float]] = []
     for true, regions in zip(truth, found, strict=True):
         phrases = list(dict.fromkeys((region.label, region.span) for region in true))
+        repeated = Counter(label for label, _ in phrases)
         hits = 0
         for label, span in phrases:
             wanted = boxes_of([region for region in true if (region.label, region.span) == (label, span)])  # (N, 4)
             if merged:
                 wanted = np.concatenate([wanted[:, :2].min(axis=0), wanted[:, 2:].max(axis=0)])[None]
-            offered = [r for r in regions if r.label == label and (r.span == span or None in (r.span, span))]
+            offered = [region for region in regions if region.label == label]
+            if repeated[label] > 1:
+                offered = [region for region in offered if region.span in (span, None)]
             best = sorted(offered, key=lambda region: -region_score(region))[:k]
             hits += bool((iou(wanted, boxes_of(best)) >= threshold).any())
         pairs.append((float(hits), float(len(phrases))))
