@@ -101,3 +101,7 @@ def test_mistakes_are_one_sentence(source: Path, tmp_path: Path, capsys: pytest.
         assert said in error
         assert error.count("\n") == 1
     assert sorted(os.listdir(tmp_path)) == ["empty.jsonl", "pets"]
+
+
+def test_what_a_format_holds_is_said_of_formats_that_are_written() -> None:
+    assert HELD_TASKS.keys() <= WRITERS.keys()
