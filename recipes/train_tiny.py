@@ -8,14 +8,12 @@ Killed and started again with the same arguments, it goes on where it was. What 
 Florence-2: the dense heads are gone and the smooth location table is folded into the embedding.
 """
 
-import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import typer
 
 from open_florence.evaluation import evaluate
@@ -29,10 +27,13 @@ from open_florence.scenes.vocabulary import BACKGROUNDS, COLOURS, LEXICON, SHAPE
 from open_florence.tokenizer import Tokenizer
 from open_florence.training.batches import Batch, Example, collate, dense_batch
 from open_florence.training.calibrate import calibrate_projector
+from open_florence.training.config import TrainConfig
 from open_florence.training.dense import DenseHeads, grid_of
+from open_florence.training.distributed import join
 from open_florence.training.grounding import WordHeads
 from open_florence.training.locations import fold_locations, smooth_locations
-from open_florence.training.trainer import DenseObjective, SequenceObjective, TrainConfig, Trainer
+from open_florence.training.objectives import DenseObjective, SequenceObjective
+from open_florence.training.trainer import Trainer
 
 MIXTURE = {
     "<OD>": 1.5,
@@ -70,7 +71,8 @@ def main(
     evaluate_every: int = 2000,
 ) -> None:
     """Trains `tiny`; `dense_steps` and `steps` are the lengths of the two stages, `decay` the end of the second."""
-    rank, world = _join()
+    torch.set_num_threads(1)
+    rank, world = join()
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.train(corpus(4000), vocab)
     torch.manual_seed(seed)
@@ -160,15 +162,6 @@ def without_dropout(config: FlorenceConfig) -> FlorenceConfig:
     """Scenes never run out, so nothing can be learnt by heart and dropout would only slow things down."""
     text = replace(config.text, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
     return replace(config, text=text, vision=replace(config.vision, drop_path=0.0))
-
-
-def _join() -> tuple[int, int]:
-    """This process's rank and the number of processes; one thread each."""
-    torch.set_num_threads(1)
-    if "WORLD_SIZE" not in os.environ:
-        return 0, 1
-    dist.init_process_group("gloo")
-    return dist.get_rank(), dist.get_world_size()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def join() -> tuple[int, int]:
-    """This process's rank and the number of processes, joined by NCCL on GPUs and gloo elsewhere when torchrun is used.
+    """This process's rank and the number of processes, joined by gloo, and NCCL for GPUs, when torchrun is used.
 
     Each process then takes the GPU of its local rank, if there are GPUs.
     """
@@ -41,7 +41,7 @@ def join() -> tuple[int, int]:
         return 0, 1
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     return dist.get_rank(), dist.get_world_size()
 
 

@@ -46,8 +46,13 @@ def load_tensors(current: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Gives an optimiser its state back, cut into the shares of its parameters; Muon's momentum is whole everywhere."""
+    """Gives an optimiser its state back, cut into the shares of its parameters; Muon's momentum is whole everywhere.
+
+    Raises ValueError when it was the state of another number of parameters.
+    """
     parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+    if len(parameters) != sum(len(group["params"]) for group in saved["param_groups"]):
+        raise ValueError("the optimisers have other parameters")
     muon = type(optimizer).__name__ == "Muon"
     state = {
         index: {

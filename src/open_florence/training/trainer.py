@@ -300,12 +300,15 @@ class Trainer:
     def _load(self) -> None:
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise OpenFlorenceError(f"{self.state_file} is no saved state: remove it to begin anew") from error
+        try:
             load_tensors(self.module.state_dict(), state["objective"])
             load_tensors(self.ema.values, state["ema"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 load_optimizer(optimizer, saved)
-        except (KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            message = f"{self.state_file} is not the state of this stage ({error}): take another folder, or remove it"
+        except (KeyError, RuntimeError, ValueError) as error:
+            message = f"{self.state_file} is the state of another model or stage ({error}): take another folder"
             raise OpenFlorenceError(message) from error
         self.step, self.bad, self.best = state["step"], state["bad"], state["best"]
         if self.leads:
