@@ -30,6 +30,7 @@ from open_florence.data.jsonl import line_of, write_whole
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import image_id, list_images, open_image
 from open_florence.schema import Annotation, Region, Sample
+from open_florence.selection import NOTHING, Removed, Selection, sum_removed
 from open_florence.tasks import find_task
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Tally:
     """Annotated by this run."""
     failed: int = 0
     """Written to failed.jsonl by this run."""
+    removed: Removed = NOTHING
+    """Regions that this run's answers held and `selection` left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ def annotate(
     *,
     checkpoint: str = "",
     generation: GenerationConfig | None = None,
+    selection: Selection | None = None,
     restart: bool = False,
     on_progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
@@ -95,7 +99,8 @@ def annotate(
     Images come in the order of `list_images`; each path is annotated once, also where two hold the same picture. A
     file that is no image, and an image on which the model fails by itself, go to failed.jsonl and the run goes on.
     `checkpoint` says which weights these are where `predictor.source` is not enough; `generation` is passed on to the
-    predictor. `restart` throws away what `out` holds. `on_progress` is called after every batch.
+    predictor; `selection` says which regions of the answers are kept. `restart` throws away what `out` holds.
+    `on_progress` is called after every batch.
 
     Raises OpenFlorenceError, before anything is annotated, where there are no images, a task is unknown, `out` cannot
     be written, is in use by another run, or was made with other settings (model, tasks, version); and where the model
@@ -110,11 +115,20 @@ def annotate(
         "checkpoint": checkpoint or predictor.source,
         "tasks": [_task_record(*ask) if isinstance(ask, tuple) else _task_record(ask) for ask in tasks],
         "generation": asdict(generation) if generation else "default",
+        "selection": asdict(selection) if selection else None,
         "version": importlib.metadata.version("open-florence"),
     }
 
+    removed = NOTHING
+
     def answer(images: list[Image.Image]) -> list[list[Annotation]]:
-        return predictor.predict_batch(images, list(tasks), generation=generation)
+        nonlocal removed
+        answers = predictor.predict_batch(images, list(tasks), generation=generation)
+        if selection is None:
+            return answers
+        selected = [selection.apply_all(annotations) for annotations in answers]
+        removed = sum_removed([removed, *(gone for _, gone in selected)])
+        return [annotations for annotations, _ in selected]
 
     paths = _images(sources, Path(out))
     with AnnotatedFolder(Path(out), settings, restart) as folder:
@@ -129,7 +143,8 @@ def annotate(
                 if refusals and not (samples or tally.done or tally.before):
                     raise OpenFlorenceError(refusals[0])  # it is the question: no image would fare better
                 folder.append(samples, failures)
-                tally = replace(tally, done=tally.done + len(samples), failed=tally.failed + len(failures))
+                done, failed = tally.done + len(samples), tally.failed + len(failures)
+                tally = replace(tally, done=done, failed=failed, removed=removed)
                 on_progress(tally)
     return tally
 

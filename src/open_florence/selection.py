@@ -6,6 +6,7 @@ the scores they are put on; `open-florence calibrate` makes probabilities of the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -33,9 +34,14 @@ class Removed(NamedTuple):
     overlapping: int = 0
     """They lay on a region of the same label with a better score."""
 
-    def plus(self, other: Removed) -> Removed:
-        """Both together."""
-        return Removed(self.below + other.below, self.overlapping + other.overlapping)
+
+NOTHING = Removed()
+
+
+def sum_removed(several: Iterable[Removed]) -> Removed:
+    """All together."""
+    counts = list(several)
+    return Removed(sum(one.below for one in counts), sum(one.overlapping for one in counts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +69,17 @@ class Selection:
         removed = Removed(len(annotation.regions) - len(sure), len(sure) - len(kept))
         return (replace(annotation, regions=tuple(kept)) if any(removed) else annotation), removed
 
+    def apply_all(self, annotations: Iterable[Annotation]) -> tuple[list[Annotation], Removed]:
+        """`apply` for each of the annotations of an image, and how many regions were not kept in all."""
+        applied = [self.apply(annotation) for annotation in annotations]
+        return [annotation for annotation, _ in applied], sum_removed(removed for _, removed in applied)
+
     def say(self, removed: Removed) -> str:
-        """What was left out, as the end of a sentence; empty when nothing was."""
-        reasons = []
-        if removed.below:
-            reasons.append(f"{removed.below} below the threshold of {self.threshold:g}")
-        if removed.overlapping:
-            reasons.append(f"{removed.overlapping} overlapping a better one by more than {self.nms:g}")
-        return " and ".join(reasons)
+        """What was left out, as a sentence; with a zero too, so that it is known that somebody looked."""
+        overlapping = (
+            "" if self.nms is None else f", {removed.overlapping} that overlap a better one (IoU {self.nms:g})"
+        )
+        return f"left out: {removed.below} regions with a score below {self.threshold:g}{overlapping}"
 
 
 def overlap(a: Region, b: Region) -> float:

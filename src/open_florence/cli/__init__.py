@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from open_florence.cli.annotate import annotate, report
+from open_florence.cli.calibrate import calibrate
 from open_florence.cli.data import data
 from open_florence.cli.embed import embed
 from open_florence.cli.finetune import finetune
@@ -37,6 +38,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     finetune,
     train,
     evaluate,
+    calibrate,
     convert,
     data,
     scenes,

@@ -16,10 +16,13 @@ from open_florence.cli.options import (
     DTypeOption,
     LengthOption,
     ModelOption,
+    NmsOption,
     PublishedOption,
+    ThresholdOption,
     generation_settings,
     load_predictor,
     parse_tasks,
+    selection_settings,
 )
 from open_florence.errors import OpenFlorenceError
 
@@ -41,6 +44,8 @@ def annotate(
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images at a time.")] = 8,
     published: PublishedOption = False,
     max_new_tokens: LengthOption = None,
+    threshold: ThresholdOption = 0.0,
+    nms: NmsOption = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what OUT holds and begin again.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write OUT/report/index.html at the end.")] = False,
     device: DeviceOption = None,
@@ -54,6 +59,7 @@ def annotate(
     from open_florence.images import list_images
 
     asked = parse_tasks(tasks)
+    selection = selection_settings(threshold, nms)
     paths = list_images(folder)
     predictor = load_predictor(model, device, dtype)
     with Progress() as progress:
@@ -66,6 +72,7 @@ def annotate(
                 batch_size,
                 checkpoint=os.path.abspath(model) if Path(model).is_dir() else model,
                 generation=generation_settings(published, max_new_tokens),
+                selection=selection,
                 restart=restart,
                 on_progress=progress,
             )
@@ -78,6 +85,8 @@ def annotate(
             )
             raise
     print(progress.summary(tally))
+    if selection is not None:
+        print(selection.say(tally.removed))
     if tally.failed:
         print(f"{tally.failed} could not be annotated: the reasons are in {out / 'failed.jsonl'}")
     if tally.done + tally.before == 0:

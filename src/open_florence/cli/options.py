@@ -15,6 +15,7 @@ from open_florence.errors import OpenFlorenceError
 if TYPE_CHECKING:
     from open_florence.inference.predictor import Predictor
     from open_florence.inference.request import GenerationConfig
+    from open_florence.selection import Selection
     from open_florence.tasks import Task
 
 
@@ -42,6 +43,22 @@ LengthOption = Annotated[
     int | None,
     typer.Option("--max-new-tokens", min=2, help="Cut answers at so many tokens; what was cut is marked incomplete."),
 ]
+
+
+ThresholdOption = Annotated[
+    float, typer.Option("--threshold", help="Leave out regions with a lower score (place x label), 0 to 1.")
+]
+NmsOption = Annotated[
+    float | None,
+    typer.Option("--nms", help="Leave out regions that overlap a better one of the same label by more than this IoU."),
+]
+
+
+def selection_settings(threshold: float, nms: float | None) -> Selection | None:
+    """Which regions are kept; None where all are. Raises OpenFlorenceError for numbers outside 0 to 1."""
+    from open_florence.selection import Selection
+
+    return None if threshold == 0 and nms is None else Selection(threshold, nms)
 
 
 def generation_settings(published: bool, max_new_tokens: int | None) -> GenerationConfig | None:

@@ -15,10 +15,13 @@ from open_florence.cli.options import (
     DTypeOption,
     LengthOption,
     ModelOption,
+    NmsOption,
     PublishedOption,
+    ThresholdOption,
     generation_settings,
     load_predictor,
     parse_tasks,
+    selection_settings,
 )
 from open_florence.errors import OpenFlorenceError
 
@@ -49,6 +52,8 @@ def predict(
     ] = None,
     published: PublishedOption = False,
     max_new_tokens: LengthOption = None,
+    threshold: ThresholdOption = 0.0,
+    nms: NmsOption = None,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
 ) -> None:
@@ -58,8 +63,10 @@ def predict(
     """
     from open_florence.images import image_id, list_images, open_image
     from open_florence.schema import Sample
+    from open_florence.selection import sum_removed
 
     asked = parse_tasks(task, query)
+    selection = selection_settings(threshold, nms)
     for given in images:
         if not given.exists():
             raise OpenFlorenceError(f"there is no image or folder {given}")
@@ -69,6 +76,7 @@ def predict(
     predictor = load_predictor(model, device, dtype)
     unreadable: list[str] = []
     samples: list[Sample] = []
+    removed = []
     for path in paths:
         try:
             image = open_image(path)
@@ -76,6 +84,9 @@ def predict(
             unreadable.append(str(error))
             continue
         answers = predictor.predict(image, list(asked), generation=generation_settings(published, max_new_tokens))
+        if selection is not None:
+            answers, gone = selection.apply_all(answers)
+            removed.append(gone)
         size = (float(image.width), float(image.height))
         sample = Sample(image_id(image), str(path), size, tuple(answers))
         if draw is not None:
@@ -88,6 +99,8 @@ def predict(
             samples.append(sample)
     if format is Format.JSON:
         print(json.dumps([sample.to_json() for sample in samples], indent=2, ensure_ascii=False))
+    if selection is not None:
+        print(selection.say(sum_removed(removed)), file=sys.stderr)
     if unreadable:
         raise OpenFlorenceError("; ".join(unreadable))
 

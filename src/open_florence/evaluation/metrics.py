@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from open_florence.evaluation.calibration import ece_rows
 from open_florence.evaluation.cider import cider
 from open_florence.evaluation.detection import Detection, detection_ap, strangers
 from open_florence.evaluation.intervals import Array, Tally
@@ -170,14 +171,14 @@ def classification(answers: Answers) -> list[Row]:
 
 
 def detection(answers: Answers) -> list[Row]:
-    """Mean over classes of AP, AP50, AP75, AP90 and AR; AP50, AP75 and AP90 without scores; labels of no class."""
+    """Mean over classes of AP, AP50, AP75, AP90 and AR; AP50, 75 and 90 without scores; labels of no class; ECE."""
     scored, unscored = (answers.detections[scored][""] for scored in (True, False))
     rows = [_detection_row(name, scored, "score x label score") for name in ("AP50", "AP75", "AP90", "AP", "AR")]
     rows += [_detection_row(name, unscored, "every score 1.0", "_no_scores") for name in ("AP50", "AP75", "AP90")]
     foreign, total = strangers(*answers.regions)
     if foreign:
         rows.append(Row("od_foreign_labels", "detection, labels of no class", foreign / total, total))
-    return rows
+    return rows + ece_rows("od", "detection", answers)
 
 
 def _detection_row(name: str, found: Detection, note: str, ending: str = "") -> Row:
