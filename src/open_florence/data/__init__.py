@@ -34,7 +34,7 @@ from open_florence.data.flickr30k import looks_like_flickr30k, read_flickr30k
 from open_florence.data.icdar import looks_like_icdar, read_icdar, write_icdar
 from open_florence.data.ignored import IGNORED
 from open_florence.data.jsonl import read_jsonl, write_jsonl
-from open_florence.data.label_studio import OCR_TASK, TEXT_TASKS, looks_like_label_studio, read_label_studio
+from open_florence.data.label_studio import TEXT_TASKS, looks_like_label_studio, read_label_studio
 from open_florence.data.label_studio_tasks import write_label_studio
 from open_florence.data.mmocr import looks_like_mmocr, read_mmocr
 from open_florence.data.refcoco import (
@@ -92,7 +92,7 @@ HELD_TASKS: dict[str, frozenset[str]] = {
     "yolo": frozenset({"<OD>", "<REGION_TO_SEGMENTATION>"}),
     "icdar": frozenset({"<OCR_WITH_REGION>", IGNORED}),
     "label_studio": frozenset(
-        {"<OD>", "<REGION_TO_SEGMENTATION>", OCR_TASK, *TEXT_TASKS, "<CLASSIFICATION>", IGNORED},
+        {"<OD>", "<REGION_TO_SEGMENTATION>", "<OCR_WITH_REGION>", *TEXT_TASKS, "<CLASSIFICATION>", IGNORED},
     ),
 }
 """The tasks whose annotations a format can hold; one without a row holds all."""
