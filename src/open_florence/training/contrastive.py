@@ -140,8 +140,7 @@ class ContrastiveObjective(Objective[ContrastiveBatch]):
         with torch.no_grad():
             nearest = (images @ texts.T).argmax(1)  # (I,)
             matched = (labels[nearest] == labels).float().mean()
-        figures = {"loss": loss.item(), "matched": matched.item(), "scale": model.scale.item()}
-        return loss, figures | {"dropped": float(batch.dropped)}
+        return loss, {"loss": loss.item(), "matched": matched.item(), "scale": model.scale.item()}
 
     def weight(self, batch: ContrastiveBatch) -> int:
         """One: every process computes the loss of all embeddings, and the mean of their gradients is its gradient."""
