@@ -86,16 +86,18 @@ def finetune(
     from open_florence.inference.pretrained import load_model, save_model
     from open_florence.tasks import find_task
     from open_florence.training.augment import Augmentation
+    from open_florence.training.distributed import join
     from open_florence.training.finetune import FinetuneConfig
     from open_florence.training.finetune import finetune as train
     from open_florence.training.lora import LoraConfig, merge_lora, save_adapter
 
     tasks = tuple(find_task(name).token for value in task or ["OD"] for name in value.split(",") if name.strip())
     parts = split(read_labelled(data))
-    out.mkdir(parents=True, exist_ok=True)
-    for name, samples in parts.items():
-        write(out / f"{name}.jsonl", samples)
-    print(", ".join(f"{len(samples)} {name}" for name, samples in parts.items()), "images")
+    rank, _ = join()
+    if rank == 0:
+        for name, samples in parts.items():
+            write(out / f"{name}.jsonl", samples)
+        print(", ".join(f"{len(samples)} {name}" for name, samples in parts.items()), "images")
 
     florence, processor = load_model(model, device=device)
     if from_scratch:
@@ -120,6 +122,8 @@ def finetune(
 
     source = replayed(replay, side) if replay else None
     tuned, processor = train(florence, processor, parts["train"], out / "run", config, look, source)
+    if rank:
+        return
     if config.lora is not None:
         save_adapter(tuned, out / "adapter", model, processor=processor)
         merge_lora(tuned)

@@ -21,6 +21,7 @@ from open_florence.images import open_image
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
 from open_florence.schema import Annotation, Region, Sample
+from open_florence.training import distributed
 from open_florence.training.augment import FREEDOM, Augmentation, Freedom
 from open_florence.training.batches import Batch, Example, collate
 from open_florence.training.config import TrainConfig
@@ -96,10 +97,10 @@ class Lessons:
     replay: Callable[[random.Random], Example] | None = None
     """Another source of examples; its images are `side` pixels wide and high."""
 
-    def batch(self, processor: Processor, step: int) -> Batch:
-        """The batch of a step: a function of the step and the seed alone."""
+    def batch(self, processor: Processor, number: int) -> Batch:
+        """One of the run's batches: a function of its number and the seed alone."""
         config = self.config
-        rng = random.Random(config.seed * 1_000_003 + step)
+        rng = random.Random(config.seed * 1_000_003 + number)
         examples = [self.example(rng) for _ in range(config.batch_size)]
         if self.replay is not None:
             count = max(1, round(config.batch_size * config.replay / (1 - config.replay)))
@@ -147,8 +148,9 @@ def finetune(
 
     The run's state and log go to `folder`; killed and called again, it goes on where it was. `evaluate(model,
     processor)` is called every `config.evaluate_every` steps with the averaged weights in place, its figures logged;
-    `replay(rng)` draws examples of `config.image_size` for the share `config.replay`. Raises OpenFlorenceError when a
-    task of `config.tasks` occurs nowhere, or no sample has a box to learn detection from.
+    `replay(rng)` draws examples of `config.image_size` for the share `config.replay`. Of several processes
+    (`distributed.join`) each draws batches of its own. Raises OpenFlorenceError when a task of `config.tasks` occurs
+    nowhere, or no sample has a box to learn detection from.
     """
     samples = [sample for sample in samples if any(a.task in config.tasks for a in sample.annotations)]
     found = Counter(a.task for sample in samples for a in sample.annotations)
@@ -174,8 +176,11 @@ def finetune(
     heads = DenseHeads(box_heads(classes), model.config.vision.dims[-1]) if classes else None
     objective = SequenceObjective(model, locations, heads)
     watch = None if evaluate is None else lambda step: evaluate(model, processor)
-    trainer = Trainer(objective, stage, lambda step: lessons.batch(processor, step), folder, watch, best=config.best)
-    trainer.run()
+
+    def batch_at(number: int) -> Batch:
+        return lessons.batch(processor, number * distributed.world() + distributed.rank())
+
+    Trainer(objective, stage, batch_at, folder, watch, best=config.best).run()
     fold_locations(shared)
     return model.eval(), processor
 

@@ -19,11 +19,11 @@ from open_florence.model.embedding import DualEncoder
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
 from open_florence.scenes.dense import DENSE_HEADS
+from open_florence.training import distributed
 from open_florence.training.batches import Batch, Example, collate, dense_batch
 from open_florence.training.calibrate import calibrate_projector
 from open_florence.training.contrastive import ContrastiveBatch, ContrastiveObjective, contrastive_batch, init_from
 from open_florence.training.dense import DenseHeads, grid_of
-from open_florence.training.distributed import join
 from open_florence.training.locations import fold_locations, smooth_locations
 from open_florence.training.objectives import DenseObjective, Objective, SequenceObjective
 from open_florence.training.plan import SCENES, DataConfig, RunConfig, StageConfig
@@ -49,10 +49,10 @@ def run_plan(
     """Trains `model` in place through all stages and returns it with the processor of the last.
 
     Each stage keeps its state and log in `folder`/NAME; called again, finished stages are passed through and the
-    unfinished one goes on. Under torchrun every process draws batches of its own. `evaluate(model, processor)` is
+    unfinished one goes on. Of several processes (`distributed.join`) each draws batches of its own. `evaluate(model, processor)` is
     called as each stage's `train.evaluate_every` says.
     """
-    rank, world = join()
+    rank, world = distributed.rank(), distributed.world()
     if plan.from_scratch:
         torch.manual_seed(plan.seed)
         endless = all(data.source == SCENES for stage in plan.stage for data in stage.data)
