@@ -80,7 +80,8 @@ def main(
     heads = DenseHeads(DENSE_HEADS, model.config.vision.dims[-1])
     side = model.config.image_size
     grid = grid_of(model.vision_tower, side)
-    processor = Processor(tokenizer, image_size=side, image_seq_length=1 + grid[0] * grid[1])
+    sequence_length = 1 + grid[0] * grid[1]
+    processor = Processor(tokenizer, image_size=side, image_seq_length=sequence_length, location_window=25)
     scenes = SceneConfig(size=side)
     # Characters are the slowest to learn, and only the dense stage can teach them: more words, fewer objects.
     lettered = replace(scenes, text=1.0, words=(0.1, 0.2, 0.3, 0.4), max_objects=4)
