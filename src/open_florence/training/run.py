@@ -49,8 +49,8 @@ def run_plan(
     """Trains `model` in place through all stages and returns it with the processor of the last.
 
     Each stage keeps its state and log in `folder`/NAME; called again, finished stages are passed through and the
-    unfinished one goes on. Of several processes (`distributed.join`) each draws batches of its own. `evaluate(model, processor)` is
-    called as each stage's `train.evaluate_every` says.
+    unfinished one goes on. Of several processes (`distributed.join`) each draws batches of its own.
+    `evaluate(model, processor)` is called as each stage's `train.evaluate_every` says.
     """
     rank, world = distributed.rank(), distributed.world()
     if plan.from_scratch:
