@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,16 +101,11 @@ def _embed_images(embedder: Embedder, paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
-    """Writes the file beside the place it is meant for, and moves it there when it is whole."""
+    """Writes the file as a whole or not at all."""
     import numpy as np
 
-    partial = path.with_name(f".{path.name}.partial.npz")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            np.savez(partial, **arrays)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise OpenFlorenceError(f"{path} cannot be written: {error.strerror or error}") from error
+    from open_florence.data.jsonl import write_whole
+
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_whole(path, [content.getvalue()])

@@ -110,7 +110,7 @@ class Embedder:
 
     def classify(self, image: Any, labels: Sequence[str], templates: Sequence[str] = TEMPLATES) -> dict[str, float]:
         """How probable each label is among those given, the likeliest first; the probabilities sum to 1."""
-        scale = float(self._dual().scale)
+        scale = self._dual().scale.item()
         cosines = (self.images([image]) @ self.classes(labels, templates).T)[0]  # (C,)
         probabilities = torch.from_numpy(scale * cosines).softmax(0).tolist()
         return dict(sorted(zip(labels, probabilities, strict=True), key=lambda item: -item[1]))
