@@ -431,3 +431,74 @@ def test_folders_without_a_processor_are_refused_in_a_sentence(change, message, 
     with pytest.raises(OpenFlorenceError, match=message) as refusal:
         Processor.from_folder(tmp_path)
     assert str(tmp_path) in str(refusal.value)
+
+
+# --- coordinates between the bins
+
+
+def said_with_bins(processor: Processor, answer: str, shift: float) -> tuple[list[int], list[float]]:
+    """The ids of an answer, and for each location token its bin moved by `shift` (NaN for the others)."""
+    ids = processor.tokenizer.encode(answer)
+    bins = {id_: place + shift for place, id_ in enumerate(processor.tokenizer.location_ids)}
+    return ids, [bins.get(id_, float("nan")) for id_ in ids]
+
+
+@pytest.mark.parametrize(
+    ("task", "answer"),
+    [
+        ("<OD>", "car<loc_100><loc_200><loc_300><loc_400>a red car<loc_5><loc_6><loc_900><loc_901>"),
+        ("<OCR_WITH_REGION>", "red<loc_1><loc_2><loc_30><loc_2><loc_30><loc_9><loc_1><loc_9>"),
+        ("<REFERRING_EXPRESSION_SEGMENTATION>", "<loc_1><loc_2><loc_3><sep><loc_40><loc_50><loc_60><loc_70>"),
+    ],
+)
+def test_mean_bins_take_the_place_of_the_bins_that_were_said(small, task, answer):
+    row = TASKS[task]
+    query = "red" if row.query == "text" else None
+    ids, bins = said_with_bins(small, answer, 0.25)
+    plain = small.decode(row, ids, [-0.5] * len(ids), BINS, query)
+    read = small.decode(row, ids, [-0.5] * len(ids), BINS, query, bins=bins)
+    assert len(read.regions) == len(plain.regions) > 0
+    for region, other in zip(read.regions, plain.regions, strict=True):
+        assert (region.label, region.score, region.label_score) == (other.label, other.score, other.label_score)
+        found, expected = (np.array([p for part in r.parts for p in part]) for r in (region, other))
+        assert found == pytest.approx(expected + 0.25, rel=1e-6)
+    exact = small.decode(row, ids, [-0.5] * len(ids), BINS, query, bins=said_with_bins(small, answer, 0.0)[1])
+    assert exact == plain  # to the last bit
+
+
+def test_each_coordinate_is_moved_by_its_own_token(small):
+    """An odd coordinate at the end of a part is dropped, and its mean with it."""
+    answer = "<loc_1><loc_2><loc_3><sep><loc_40><loc_50>"
+    ids, bins = said_with_bins(small, answer, 0.0)
+    moves = iter([0.1, 0.2, 0.3, 0.4, 0.5])
+    bins = [mean if np.isnan(mean) else mean + next(moves) for mean in bins]
+    task = TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"]
+    (region,) = small.decode(task, ids, [-0.5] * len(ids), BINS, "red", bins=bins).regions
+    assert np.array(region.parts).ravel() == pytest.approx([1.6, 2.7, 40.9, 51.0])
+
+
+def test_a_box_narrower_than_its_means_are_apart_stays_as_it_was_said(small):
+    ids, bins = said_with_bins(small, "car<loc_10><loc_20><loc_12><loc_90>", 0.0)
+    places = [place for place, mean in enumerate(bins) if not np.isnan(mean)]
+    bins[places[0]], bins[places[2]] = 13.0, 9.0
+    plain = small.decode(OD, ids, [-0.5] * len(ids), BINS)
+    assert small.decode(OD, ids, [-0.5] * len(ids), BINS, bins=bins) == plain
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 999), min_size=8, max_size=8), st.lists(st.floats(0, 999), min_size=8, max_size=8))
+def test_no_mean_leaves_the_image(small, said, means):
+    answer = "red" + "".join(f"<loc_{index}>" for index in said)
+    ids, bins = said_with_bins(small, answer, 0.0)
+    rest = iter(means)
+    bins = [mean if np.isnan(mean) else next(rest) for mean in bins]
+    (region,) = small.decode(TASKS["<OCR_WITH_REGION>"], ids, [-0.5] * len(ids), SIZE, bins=bins).regions
+    points = np.array(region.parts[0])
+    assert points.min() > 0
+    assert np.all(points < SIZE)
+
+
+def test_means_of_another_answer_are_refused(small):
+    ids, bins = said_with_bins(small, "car<loc_1><loc_2><loc_3><loc_4>", 0.0)
+    with pytest.raises(ValueError, match="mean bins"):
+        small.decode(OD, ids, [-0.5] * len(ids), BINS, bins=bins[1:])

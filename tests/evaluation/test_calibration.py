@@ -110,10 +110,11 @@ def test_pools_are_those_of_isotonic_regression(monkeypatch):
     scores = np.sort(rng.random(60))
     right = (rng.random(60) < scores).astype(float)
     curve = fit_curve(scores, right)
-    expected = isotonic_regression((right + 0.5) / 2)
+    expected = isotonic_regression(right / 2)
+    added = (right.sum() + 0.5) / 61 / 2
     blocks = np.split(np.arange(60), expected.blocks[1:-1])
     assert curve.scores[1:-1] == pytest.approx([scores[block].mean() for block in blocks])
-    assert curve.probabilities[1:-1] == pytest.approx([expected.x[block[0]] for block in blocks])
+    assert curve.probabilities[1:-1] == pytest.approx([expected.x[block[0]] + added for block in blocks])
 
 
 @settings(max_examples=60, deadline=None)
@@ -174,6 +175,9 @@ def test_tasks_are_calibrated_each_by_itself_and_thin_ones_not_at_all():
     assert list(fitted.curves) == [row.task for row in rows] == ["<OD>"]
     assert rows[0].after < rows[0].before
     assert problems == ["<DENSE_REGION_CAPTION> is not calibrated: 5 regions are too few, 100 are needed"]
+    honest = [([region(0)], [region(0 if image % 10 < 9 else 60, score=0.9)]) for image in range(200)]
+    with pytest.raises(OpenFlorenceError, match=r"the error of its scores is 0\.000 as they are"):
+        calibrate({"<OD>": answers_of(honest)})
     with pytest.raises(OpenFlorenceError, match="5 regions are too few"):
         calibrate({"<OD>": answers_of(enough[:5])})
     with pytest.raises(OpenFlorenceError, match="no answer holds a region"):

@@ -119,16 +119,17 @@ def fit_curve(scores: ArrayLike, right: ArrayLike) -> Curve:
     """Isotonic regression of outcomes (N,) on scores (N,), as a line that rises everywhere, so no rank changes.
 
     The mean score and the part right of each `GROUP` regions, in the order of their scores; neighbours that would fall
-    are pooled (Zadrozny and Elkan, KDD 2002). Half a region is added to either outcome, so that nothing is certain, and
-    beyond the outermost points the line goes on rising, by a hundredth of what is left.
+    are pooled (Zadrozny and Elkan, KDD 2002). Each group is given one region more, as right as all are on average, so
+    that nothing is certain; beyond the outermost points the line goes on rising, by a hundredth of what is left.
     """
     values, hits = np.asarray(scores, dtype=np.float64), np.asarray(right, dtype=np.float64)
     if not values.size:
         raise OpenFlorenceError("a calibration needs regions to be fitted on")
+    average = (hits.sum() + 0.5) / (len(hits) + 1)
     order = np.argsort(values, kind="stable")
     pools: list[tuple[float, float, float]] = []  # score, probability, regions
     for group in np.array_split(order, min(len(order), max(GROUPS, len(order) // GROUP))):
-        pool = (float(values[group].mean()), float((hits[group].sum() + 0.5) / (len(group) + 1)), float(len(group)))
+        pool = (float(values[group].mean()), float((hits[group].sum() + average) / (len(group) + 1)), float(len(group)))
         while pools and (pools[-1][1] > pool[1] - EVEN or pools[-1][0] >= pool[0]):
             earlier = pools.pop()
             total = earlier[2] + pool[2]
@@ -174,8 +175,8 @@ class Fitted:
 def calibrate(answers: Mapping[str, Answers]) -> tuple[Calibration, list[Fitted], list[str]]:
     """Fit a curve for each task whose answers hold regions, on all of them, and say how well halves predict halves.
 
-    Returns the calibration, a `Fitted` for each of its tasks, and a sentence about each task that could not be
-    calibrated: with fewer than `FEWEST` regions, or in only one image. Raises OpenFlorenceError when none could.
+    Returns the calibration, a `Fitted` for each of its tasks, and a sentence about each task that is not calibrated:
+    fewer than `FEWEST` regions, all in one image, or no smaller error by it. Raises OpenFlorenceError when none is.
     """
     curves, fitted, problems = {}, [], []
     for task, entry in answers.items():
@@ -185,8 +186,15 @@ def calibrate(answers: Mapping[str, Answers]) -> tuple[Calibration, list[Fitted]
         if len(judged.scores) < FEWEST or len(np.unique(judged.images)) < 2:
             problems.append(f"{task} is not calibrated: {len(judged.scores)} regions are too few, {FEWEST} are needed")
             continue
+        result = Fitted(task, judged, held_out(judged))
+        if result.after >= result.before:
+            problems.append(
+                f"{task} is not calibrated: the error of its scores is {result.before:.3f} as they are, and would be "
+                f"{result.after:.3f}"
+            )
+            continue
         curves[task] = fit_curve(judged.scores, judged.right)
-        fitted.append(Fitted(task, judged, held_out(judged)))
+        fitted.append(result)
     if not curves:
         raise OpenFlorenceError("; ".join(problems) or "there is nothing to calibrate: no answer holds a region")
     return Calibration(curves), fitted, problems
