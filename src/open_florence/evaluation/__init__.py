@@ -5,6 +5,7 @@
 
 from open_florence.evaluation.cider import cider
 from open_florence.evaluation.detection import Detection, detection_ap
+from open_florence.evaluation.embedding import evaluate_retrieval, evaluate_zero_shot
 from open_florence.evaluation.evaluate import evaluate
 from open_florence.evaluation.intervals import Tally, bootstrap_interval
 from open_florence.evaluation.localization import (
@@ -48,6 +49,8 @@ __all__ = [
     "cider",
     "detection_ap",
     "evaluate",
+    "evaluate_retrieval",
+    "evaluate_zero_shot",
     "exact_match",
     "false_positive_rate",
     "grounding_accuracy",

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from open_florence.data import read
 from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation.evaluate import Data
-from open_florence.evaluation.intervals import Tally
 from open_florence.evaluation.report import Report, Row
 from open_florence.evaluation.retrieval import retrieval_recall
+from open_florence.evaluation.text import top_k_accuracy
 from open_florence.schema import Annotation
 from open_florence.tasks import find_task
 from open_florence.tasks.templates import TEMPLATES
@@ -122,14 +122,12 @@ def zero_shot_rows(
     """
     if unknown := set(truth) - set(classes):
         raise OpenFlorenceError(f"the class {min(unknown)!r} of the data is not among those to choose from")
-    cosines = image_embeddings @ class_embeddings.T  # (I, C)
-    own = np.array([classes.index(label) for label in truth])  # (I,)
-    # Classes that are not farther than the true one, itself counted: ties speak against the model.
-    rank = (cosines >= cosines[np.arange(len(own)), own, None]).sum(1)  # (I,)
+    nearest = (-image_embeddings @ class_embeddings.T).argsort(axis=1, kind="stable")  # (I, C)
+    ranked = [[classes[index] for index in order] for order in nearest]
     rows = []
     for k in CLASS_RANKS:
         if k < len(classes):
-            tally = Tally.of([(float(place <= k), 1.0) for place in rank])
+            tally = top_k_accuracy(truth, ranked, k)
             note = f"of {len(classes)} classes, chance {k / len(classes):.3f}"
             rows.append(Row(f"{key}_top{k}", f"{name}, top {k}", tally.value, tally.count, tally.interval(), note))
     return rows
