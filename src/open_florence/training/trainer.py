@@ -307,9 +307,8 @@ class Trainer:
             load_tensors(self.ema.values, state["ema"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 load_optimizer(optimizer, saved)
+            self.step, self.bad, self.best = state["step"], state["bad"], state["best"]
+            self.meters.load([state["meters"]] if self.leads else [])
         except (KeyError, RuntimeError, ValueError) as error:
             message = f"{self.state_file} is the state of another model or stage ({error}): take another folder"
             raise OpenFlorenceError(message) from error
-        self.step, self.bad, self.best = state["step"], state["bad"], state["best"]
-        if self.leads:
-            self.meters.load([state["meters"]])
