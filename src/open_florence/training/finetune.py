@@ -29,6 +29,7 @@ from open_florence.training.dense import DenseHeads, box_heads, cells_from_boxes
 from open_florence.training.locations import fold_locations, smooth_locations
 from open_florence.training.lora import LoraConfig, add_lora
 from open_florence.training.objectives import SequenceObjective
+from open_florence.training.positions import stretch_positions
 from open_florence.training.trainer import Trainer
 
 WEIGHTS = {
@@ -162,6 +163,7 @@ def finetune(
         raise OpenFlorenceError(f"none of the {len(samples)} images has a box to learn from")
     side = config.image_size or processor.image_size
     grid = grid_of(model.vision_tower, side)
+    stretch_positions(model, grid_of(model.vision_tower, processor.image_size), grid)
     processor = replace(processor, image_size=side, image_seq_length=1 + grid[0] * grid[1])
     lessons = Lessons(samples, config, classes, side, grid, replay if config.replay else None)
 

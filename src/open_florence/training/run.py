@@ -27,6 +27,7 @@ from open_florence.training.dense import DenseHeads, grid_of
 from open_florence.training.locations import fold_locations, smooth_locations
 from open_florence.training.objectives import DenseObjective, Objective, SequenceObjective
 from open_florence.training.plan import SCENES, DataConfig, RunConfig, StageConfig
+from open_florence.training.positions import stretch_positions
 from open_florence.training.trainer import Trainer
 
 Draw = Callable[[random.Random], Example]
@@ -62,6 +63,7 @@ def run_plan(
     for number, stage in enumerate(plan.stage):
         side = stage.image_size or processor.image_size
         grid = grid_of(model.vision_tower, side)
+        stretch_positions(model, grid_of(model.vision_tower, processor.image_size), grid)
         processor = replace(processor, image_size=side, image_seq_length=1 + grid[0] * grid[1])
         draw = mixed([(data.weight, sources(data, stage, side, grid)) for data in stage.data])
 
