@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from open_florence.errors import OpenFlorenceError
 from open_florence.training.batches import Batch
-from open_florence.training.distributed import average_gradients, gather, total, whole, with_equal_chunks, world
+from open_florence.training.distributed import average_gradients, gather, shard, total, whole, with_equal_chunks, world
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -129,3 +130,10 @@ def test_chunks_are_made_equal_by_empty_ones(monkeypatch: pytest.MonkeyPatch) ->
     assert all(chunk.tasks == () and (chunk.labels == -100).all() for chunk in batch.chunks)
     full = replace(batch, chunks=batch.chunks * 2)
     assert with_equal_chunks(full) == full
+
+
+def test_what_cannot_be_cut_into_shares_is_named() -> None:
+    module = torch.nn.Module()
+    module.scale = torch.nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(OpenFlorenceError, match="cannot cut scale, a single number, into shares"):
+        shard(module)
