@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
+from open_florence.inference.calibration import Calibration, Curve
 from open_florence.inference.generate import GenerationConfig
 from open_florence.inference.predictor import Predictor, source_name
 from open_florence.inference.pretrained import save_model
@@ -373,3 +375,42 @@ def test_a_run_gives_its_checkpoint_its_name(tmp_path):
     (tmp_path / "cells" / "checkpoint").mkdir(parents=True)
     assert source_name(tmp_path / "cells" / "checkpoint") == "cells"
     assert source_name(tmp_path / "cells") == "cells"
+
+
+# --- coordinates between the bins, and calibrated scores
+
+
+class Unsure(Parrot):
+    """Says the same, and half believes in the bin after each that it says."""
+
+    def decode(self, ids: Tensor, memory: Memory, cache: KVCache | None = None) -> Tensor:
+        logits = super().decode(ids, memory, cache)
+        return torch.maximum(logits, logits.roll(1, dims=-1) - 1e-3)
+
+
+def test_the_checkpoint_decides_how_coordinates_are_read_and_a_setting_decides_otherwise(processor: Processor) -> None:
+    bins = np.array([100, 200, 499, 799])
+    model = Unsure(processor, {TASKS["<OD>"].prompt: "cat" + locations(*bins)})
+    answers = {}
+    for name, window, setting in (("plain", 0, None), ("own", 3, None), ("asked", 0, 3), ("refused", 3, 0)):
+        predictor = Predictor(model, replace(processor, location_window=window))
+        for beams in (1, 2):
+            config = GenerationConfig(location_window=setting, num_beams=beams)
+            (region,) = predictor.predict(picture(size=(1000, 1000)), "<OD>", generation=config).regions
+            answers[name, beams] = np.array(region.parts).ravel()
+    for beams in (1, 2):
+        assert answers["plain", beams] == pytest.approx(bins + 0.5)
+        assert answers["own", beams] == pytest.approx(bins + 1, abs=0.01)
+        assert np.array_equal(answers["own", beams], answers["asked", beams])
+        assert np.array_equal(answers["refused", beams], answers["plain", beams])
+
+
+def test_a_calibrated_predictor_gives_probabilities_where_it_has_a_curve(processor: Processor) -> None:
+    said = "cat" + locations(100, 200, 499, 799)
+    predictor = parrot(processor, OD=said, DENSE_REGION_CAPTION=said)
+    plain = predictor.predict(picture(), ["<OD>", "<DENSE_REGION_CAPTION>"])
+    predictor.calibration = Calibration({"<OD>": Curve((0.0, 1.0), (0.0, 0.25))})
+    (region,), others = (a.regions for a in predictor.predict(picture(), ["<OD>", "<DENSE_REGION_CAPTION>"]))
+    assert region.score == pytest.approx(0.25, abs=1e-3)
+    assert region.label_score is None
+    assert others == plain[1].regions
