@@ -62,8 +62,8 @@ MAX_TARGET = 160
 def main(
     out: Path = Path("runs/tiny"),
     dense_steps: int = 4000,
-    steps: int = 7500,
-    decay: int = 2000,
+    steps: int = 5500,
+    decay: int = 1800,
     dense_batch_size: int = 16,
     batch_size: int = 6,
     vocab: int = 1200,
