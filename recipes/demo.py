@@ -58,7 +58,7 @@ COINS = ((0, 0, 192, 151), (0, 152, 192, 303), (96, 70, 288, 221))
 """Parts of the photograph, (left, top, right, bottom), with no more coins than a scene has objects."""
 
 SURE = 0.5
-"""A word is shown from this label score on. `tiny` finds printed words, but can hardly read them."""
+"""A word is shown from this label score on. `tiny` reads the words that it knows, and guesses at all other strings."""
 
 MOST_BOXES = 4
 """Boxes of an image that are asked about one by one."""
@@ -121,8 +121,9 @@ def further_questions(answers: Sequence[of.Annotation]) -> list[Ask]:
             for region in answer.regions[:MOST_BOXES]:
                 asks += [("<REGION_TO_DESCRIPTION>", region), ("<REGION_TO_SEGMENTATION>", region)]
         if answer.task == "<OCR_WITH_REGION>":
-            # With words in the image, the longest caption would say what they read, and that would be a guess.
-            asks += [] if answer.regions else ["<MORE_DETAILED_CAPTION>"]
+            # The longest caption says what the words read, and should not repeat a guess.
+            read = all((region.label_score or 0) >= SURE for region in answer.regions)
+            asks += ["<MORE_DETAILED_CAPTION>"] if read else []
         if answer.task == "<DENSE_REGION_CAPTION>":
             seen = Counter(region.label for region in answer.regions)
             if once := [label for label, count in seen.items() if count == 1 and label]:
