@@ -19,10 +19,12 @@ from open_florence.cli.options import (
     NmsOption,
     PublishedOption,
     ThresholdOption,
+    ViewsOption,
     generation_settings,
     load_predictor,
     parse_tasks,
     selection_settings,
+    with_views,
 )
 from open_florence.errors import OpenFlorenceError
 
@@ -46,6 +48,7 @@ def annotate(
     max_new_tokens: LengthOption = None,
     threshold: ThresholdOption = 0.0,
     nms: NmsOption = None,
+    views: ViewsOption = 1,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what OUT holds and begin again.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write OUT/report/index.html at the end.")] = False,
     device: DeviceOption = None,
@@ -61,7 +64,7 @@ def annotate(
     asked = parse_tasks(tasks)
     selection = selection_settings(threshold, nms)
     paths = list_images(folder)
-    predictor = load_predictor(model, device, dtype)
+    predictor = with_views(load_predictor(model, device, dtype), views)
     with Progress() as progress:
         try:
             tally = annotate_images(

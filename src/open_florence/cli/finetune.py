@@ -84,6 +84,7 @@ def finetune(
     from open_florence.evaluation import evaluate
     from open_florence.inference.predictor import Predictor
     from open_florence.inference.pretrained import load_model, save_model
+    from open_florence.inference.views import ViewPredictor
     from open_florence.tasks import find_task
     from open_florence.training.augment import Augmentation
     from open_florence.training.distributed import join
@@ -134,6 +135,10 @@ def finetune(
         report = evaluate(predictor, parts["test"], tasks=tasks)
         Console().print(report)
         report.save(out / "test.md")
+        if any_way_up and "<OD>" in tasks:
+            seen = evaluate(ViewPredictor(predictor, 8), parts["test"], tasks=["<OD>"])
+            Console().print(seen)
+            seen.save(out / "test-8-views.md")
         sample_page(predictor, parts["test"], tasks, out / "samples")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from open_florence.cli.options import DeviceOption, DTypeOption, ModelOption, load_predictor
+from open_florence.cli.options import DeviceOption, DTypeOption, ModelOption, ViewsOption, load_predictor, with_views
 from open_florence.errors import OpenFlorenceError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ SHOWN = 10
 """Sentences about records left out that are printed."""
 
 
-class Layout(str, Enum):
+class Layout(StrEnum):
     """The two published forms of a checkpoint."""
 
     NATIVE = "native"
@@ -69,6 +69,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this .md or .json file.")] = None,
+    views: ViewsOption = 1,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
 ) -> None:
@@ -88,7 +89,7 @@ def evaluate(
         )
     from open_florence.evaluation import evaluate as measure
 
-    table = measure(load_predictor(model, device, dtype), data, limit=limit, tasks=wanted)
+    table = measure(with_views(load_predictor(model, device, dtype), views), data, limit=limit, tasks=wanted)
     console = Console()
     console.width = console.width if console.is_terminal else 140
     console.print(table)

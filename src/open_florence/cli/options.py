@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from open_florence.tasks import Task
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """Number formats that a model runs in."""
 
     FLOAT32 = "float32"
@@ -59,6 +59,19 @@ def selection_settings(threshold: float, nms: float | None) -> Selection | None:
     from open_florence.selection import Selection
 
     return None if threshold == 0 and nms is None else Selection(threshold, nms)
+
+
+ViewsOption = Annotated[
+    int,
+    typer.Option("--views", help="Boxes are what several views agree on: 2 mirrors the image, 8 turns it as well."),
+]
+
+
+def with_views(predictor: Predictor, views: int) -> Any:
+    """The predictor, or one that asks it about so many views. Raises OpenFlorenceError for a number there is not."""
+    from open_florence.inference.views import ViewPredictor
+
+    return predictor if views == 1 else ViewPredictor(predictor, views)
 
 
 def generation_settings(published: bool, max_new_tokens: int | None) -> GenerationConfig | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from open_florence.schema import Annotation, Region, Sample
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How answers are printed."""
 
     TABLE = "table"
