@@ -19,7 +19,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
@@ -222,7 +222,7 @@ class AnnotatedFolder:
                     f"{self.folder} holds annotations but no run.json that says how they were made: "
                     "choose another folder, or restart"
                 )
-            date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            date = datetime.now(UTC).isoformat(timespec="seconds")
             text = json.dumps({**settings, "date": date}, indent=2, ensure_ascii=False)
             write_whole(path, [text.encode("utf-8", "backslashreplace"), b"\n"])
             return
