@@ -78,13 +78,10 @@ def finetune(
     device: DeviceOption = None,
 ) -> None:
     """Fine-tune on your own images: keeps a test part aside, trains, keeps the best, ends with a table and a page."""
-    from rich.console import Console
-
     from open_florence.data import write
     from open_florence.evaluation import evaluate
     from open_florence.inference.predictor import Predictor
     from open_florence.inference.pretrained import load_model, save_model
-    from open_florence.inference.views import ViewPredictor
     from open_florence.tasks import find_task
     from open_florence.training.augment import Augmentation
     from open_florence.training.distributed import join
@@ -130,16 +127,26 @@ def finetune(
         merge_lora(tuned)
     save_model(tuned, processor, out / "checkpoint")
     print(f"the checkpoint is in {out / 'checkpoint'}: open-florence annotate FOLDER --model {out / 'checkpoint'} ...")
-    if parts["test"]:
-        predictor = Predictor(tuned, processor, out.name)
-        report = evaluate(predictor, parts["test"], tasks=tasks)
-        Console().print(report)
-        report.save(out / "test.md")
-        if any_way_up and "<OD>" in tasks:
-            seen = evaluate(ViewPredictor(predictor, 8), parts["test"], tasks=["<OD>"])
-            Console().print(seen)
-            seen.save(out / "test-8-views.md")
-        sample_page(predictor, parts["test"], tasks, out / "samples")
+    judge(Predictor(tuned, processor, out.name), parts["test"], tasks, out, views=8 if any_way_up else 1)
+
+
+def judge(predictor: Predictor, samples: Sequence[Sample], tasks: Sequence[str], out: Path, views: int) -> None:
+    """Prints and saves the table of the test part, and a page of its images; boxes by several views as well."""
+    from rich.console import Console
+
+    from open_florence.evaluation import evaluate
+    from open_florence.inference.views import ViewPredictor
+
+    if not samples:
+        return
+    report = evaluate(predictor, samples, tasks=tasks)
+    Console().print(report)
+    report.save(out / "test.md")
+    if views > 1 and "<OD>" in tasks:
+        agreed = evaluate(ViewPredictor(predictor, views), samples, tasks=["<OD>"])
+        Console().print(agreed)
+        agreed.save(out / f"test-{views}-views.md")
+    sample_page(predictor, samples, tasks, out / "samples")
 
 
 def read_labelled(data: Path) -> list[Sample]:
