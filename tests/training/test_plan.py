@@ -98,3 +98,9 @@ def test_the_shipped_recipe_is_a_plan() -> None:
     plan = read_plan(Path(__file__).parents[2] / "recipes" / "curriculum.toml")
     assert [stage.image_size for stage in plan.stage] == [160, 160, 240]
     assert set(LEVELS["pixel"]) < set(plan.stage[1].mixture)
+
+
+def test_the_plan_in_the_docs_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "train.md").read_text()
+    plan = read_plan(written(tmp_path, page.split("```toml\n")[1].split("```")[0]))
+    assert plan.stage[0].mixture["<OCR>"] == 0.5
