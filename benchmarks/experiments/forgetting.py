@@ -27,7 +27,7 @@ from open_florence.schema import Sample
 from open_florence.training.augment import Augmentation
 from open_florence.training.batches import Batch, Example, collate
 from open_florence.training.config import TrainConfig
-from open_florence.training.finetune import detection_of, tasks_from_boxes
+from open_florence.training.finetune import class_names, tasks_from_boxes
 from open_florence.training.locations import fold_locations, smooth_locations
 from open_florence.training.objectives import SequenceObjective
 from open_florence.training.trainer import Trainer
@@ -55,12 +55,12 @@ CELLS = 4
 def main(data: Path, out: Path = Path("runs/experiments"), seeds: int = 2, steps: int = 200) -> None:
     """One line a run in OUT/forgetting.jsonl; started again, finished runs are kept."""
     parts = split(list(read(data, on_error=print)))
-    classes = sorted({region.label for sample in parts["train"] for region in detection_of(sample).regions})
+    classes = class_names(parts["train"])
 
     def cells(rng: random.Random, side: int) -> Example:
         sample: Sample = rng.choice(parts["train"])
         view = Augmentation(flip_vertical=True, transpose=True)
-        image, found = view(open_image(sample.path), detection_of(sample), (side, side), rng)
+        image, (found,) = view(open_image(sample.path), sample.annotations, (side, side), rng)
         return Example(np.asarray(image), tasks_from_boxes(found, classes, rng))
 
     def judged(predictor: Predictor) -> dict[str, float]:
