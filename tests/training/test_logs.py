@@ -81,9 +81,7 @@ def test_tensorboard_has_every_point_once_after_a_resume(tmp_path: Path, monkeyp
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     now = time.time()
     for first, last in ((0, 6), (4, 8)):
-        monkeypatch.setattr(
-            time, "time", lambda first=first: now + first
-        )  # files are read by their second
+        monkeypatch.setattr(time, "time", lambda first=first: now + first)  # files are read by their second
         log = RunLog(tmp_path, 10, first)
         for step in range(first + 1, last + 1):
             log.write(step, {"<OD>": float(step), "loss": 1.0})
