@@ -21,6 +21,7 @@ from open_florence.images import open_image
 from open_florence.inference.predictor import Predictor
 from open_florence.inference.request import GenerationConfig
 from open_florence.schema import Annotation, Point, Region, Size
+from open_florence.selection import region_score
 from open_florence.tasks import find_task
 
 TASKS_BY_VIEWS = ("<OD>", "<REGION_PROPOSAL>")
@@ -132,9 +133,9 @@ def fuse(regions: Sequence[Region], views: int, overlap: float = SAME) -> tuple[
     """
     fused: list[Region] = []
     for label in dict.fromkeys(region.label for region in regions):
-        own = sorted((r for r in regions if r.label == label), key=_sureness, reverse=True)
+        own = sorted((r for r in regions if r.label == label), key=region_score, reverse=True)
         boxes = np.array([region_box(region.parts) for region in own], np.float64)  # (N, 4)
-        weights = np.array([max(_sureness(region), 1e-6) for region in own])  # (N,)
+        weights = np.array([max(region_score(region), 1e-6) for region in own])  # (N,)
         left = np.ones(len(own), bool)
         for first in range(len(own)):
             if not left[first]:
@@ -162,8 +163,3 @@ def _by_views(ask: Any) -> bool:
 def _back(region: Region, point: Callable[[Point], Point]) -> Region:
     a, b = (point(corner) for corner in region.parts[0])
     return replace(region, parts=((tuple(map(min, a, b)), tuple(map(max, a, b))),))
-
-
-def _sureness(region: Region) -> float:
-    place = 1.0 if region.score is None else region.score
-    return place * (1.0 if region.label_score is None else region.label_score)
