@@ -1,6 +1,7 @@
 """The command line: what is printed, what is written, and one sentence for every mistake."""
 
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -347,7 +348,9 @@ def test_from_end_to_end(checkpoint: Path, photos: Path, tmp_path: Path) -> None
     out = tmp_path / "out"
     command = [sys.executable, "-m", "open_florence", "annotate", str(photos), "-m", str(checkpoint)]
     command += ["--tasks", "OD,OPEN_VOCABULARY_DETECTION:a cat, a dog", "--out", str(out), "--batch-size", "2"]
-    process = subprocess.Popen(command, env=SUBPROCESS, stderr=subprocess.PIPE, text=True)
+    # A suite that runs in the background ignores SIGINT, and its children would, too.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, env=SUBPROCESS, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if (out / "annotations.jsonl").exists() and (out / "annotations.jsonl").stat().st_size:

@@ -333,9 +333,16 @@ def test_all_files_of_a_folder_of_coco(data_folder: Path) -> None:
     assert counts["<REGION_TO_SEGMENTATION>"] == 639 - 6 + 1316 - 10
 
 
-NUMBERS = st.floats(0, 100, allow_nan=False, width=32)
-BOXES = st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["cat", "猫", "a dog"])).filter(
-    lambda box: box[0] + 1e-3 < box[2] and box[1] + 1e-3 < box[3]
+PLACES = st.floats(0, 99, width=32)
+SHARES = st.floats(1 / 64, 1, width=32)
+BOXES = st.tuples(PLACES, PLACES, SHARES, SHARES, st.sampled_from(["cat", "猫", "a dog"])).map(
+    lambda drawn: (
+        drawn[0],
+        drawn[1],
+        drawn[0] + drawn[2] * (100 - drawn[0]),  # some share of what is left to the right, and below
+        drawn[1] + drawn[3] * (100 - drawn[1]),
+        drawn[4],
+    )
 )
 
 
