@@ -19,7 +19,7 @@ import typer
 from open_florence.evaluation import evaluate
 from open_florence.inference.predictor import Predictor
 from open_florence.inference.pretrained import save_model
-from open_florence.model.config import PRESETS, FlorenceConfig
+from open_florence.model.config import PRESETS
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
 from open_florence.scenes import DENSE_HEADS, SceneConfig, corpus, dense_labels, make_scene
@@ -33,6 +33,7 @@ from open_florence.training.distributed import join
 from open_florence.training.grounding import WordHeads
 from open_florence.training.locations import fold_locations, smooth_locations
 from open_florence.training.objectives import DenseObjective, SequenceObjective
+from open_florence.training.run import without_dropout
 from open_florence.training.trainer import Trainer
 
 MIXTURE = {
@@ -157,12 +158,6 @@ def scene_words(tokenizer: Tokenizer) -> list[tuple[str, list[int]]]:
     return [
         (name, [only_token(space + word) for word in names]) for name, names in classes.items() for space in ("", " ")
     ]
-
-
-def without_dropout(config: FlorenceConfig) -> FlorenceConfig:
-    """Scenes never run out, so nothing can be learnt by heart and dropout would only slow things down."""
-    text = replace(config.text, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
-    return replace(config, text=text, vision=replace(config.vision, drop_path=0.0))
 
 
 if __name__ == "__main__":
