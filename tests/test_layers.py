@@ -16,6 +16,8 @@ LAYERS = {
     "cli": 8,
     "annotate": 7,
     "report": 7,
+    "data_engine": 7,
+    "specialists": 6,
     "evaluation": 6,
     "inference": 5,
     "training": 5,
@@ -28,6 +30,7 @@ LAYERS = {
     "tokenizer": 2,
     "images": 2,
     "model": 2,
+    "noun_phrases": 1,
     "geometry": 1,
     "locations": 1,
     "errors": 0,
@@ -38,14 +41,19 @@ FORBIDDEN = {  # although they are lower
     "model": {"errors", "geometry", "locations"},  # so that the folder can be lifted out as it is
 }
 WITHOUT_TORCH = {"tasks", "data", "scenes", "schema", "images", "geometry", "locations", "selection", "errors"}
+WITHOUT_TORCH |= {"noun_phrases"}
 ONLY_IN = {
-    "cv2": {"scenes"},
+    "cv2": {"scenes", "specialists"},
+    "lance": {"data"},
+    "pytesseract": {"specialists"},
+    "transformers": {"specialists"},
+    "spacy": {"noun_phrases"},
     "supervision": {"report", "data"},
     "fiftyone": {"data"},
     "jinja2": {"report"},
     "faster_coco_eval": {"evaluation"},
 }
-NEVER = {"transformers", "timm", "einops"}
+NEVER = {"timm", "einops"}
 
 
 def imports(path):
