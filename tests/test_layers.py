@@ -40,8 +40,18 @@ FORBIDDEN = {  # although they are lower
     "training": {"data"},
     "model": {"errors", "geometry", "locations"},  # so that the folder can be lifted out as it is
 }
-WITHOUT_TORCH = {"tasks", "data", "scenes", "schema", "images", "geometry", "locations", "selection", "errors"}
-WITHOUT_TORCH |= {"noun_phrases"}
+WITHOUT_TORCH = {
+    "tasks",
+    "data",
+    "scenes",
+    "schema",
+    "images",
+    "geometry",
+    "locations",
+    "selection",
+    "noun_phrases",
+    "errors",
+}
 ONLY_IN = {
     "cv2": {"scenes", "specialists"},
     "lance": {"data"},
