@@ -123,3 +123,12 @@ def test_adapters_alone_are_trained(
     moved = {name for name, p in tuned.named_parameters() if not torch.equal(p, before[name])}
     assert moved
     assert all("attn" in name or "fc" in name for name in moved)
+
+
+def test_samples_are_drawn_by_their_weights(samples: list[Sample]) -> None:
+    samples = [replace(s, annotations=(replace(s.annotations[0], source=s.id),)) for s in samples]
+    weights = [0.0] * len(samples)
+    weights[3] = 1.0
+    lessons = Lessons(samples, FinetuneConfig(), ["square"], 64, (8, 8), weights=weights)
+    drawn = [lessons.example(random.Random(seed)) for seed in range(8)]
+    assert {a.source for example in drawn for a in example.annotations} == {"3"}

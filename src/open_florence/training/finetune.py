@@ -97,6 +97,8 @@ class Lessons:
     grid: tuple[int, int]
     replay: Callable[[random.Random], Example] | None = None
     """Another source of examples; its images are `side` pixels wide and high."""
+    weights: Sequence[float] | None = None
+    """How often each sample is drawn, relative to the others; None draws all alike."""
 
     def batch(self, processor: Processor, number: int) -> Batch:
         """One of the run's batches: a function of its number and the seed alone."""
@@ -119,7 +121,7 @@ class Lessons:
 
     def example(self, rng: random.Random) -> Example:
         """One view of one image, with the annotations that stand the same treatment."""
-        sample = rng.choice(self.samples)
+        sample = rng.choice(self.samples) if self.weights is None else rng.choices(self.samples, self.weights)[0]
         known = [a for a in sample.annotations if a.task in self.config.tasks]
         freedom: Freedom = FREEDOM.get(rng.choice(known).task, "light")
         chosen = [a for a in known if FREEDOM.get(a.task, "light") == freedom]
@@ -144,16 +146,20 @@ def finetune(
     config: FinetuneConfig,
     evaluate: Callable[[Florence, Processor], Mapping[str, float]] | None = None,
     replay: Callable[[random.Random], Example] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> tuple[Florence, Processor]:
     """Fine-tunes `model` in place on the annotations of `samples` and returns it with the processor to use.
 
     The run's state and log go to `folder`; killed and called again, it goes on where it was. `evaluate(model,
     processor)` is called every `config.evaluate_every` steps with the averaged weights in place, its figures logged;
-    `replay(rng)` draws examples of `config.image_size` for the share `config.replay`. Of several processes
+    `replay(rng)` draws examples of `config.image_size` for the share `config.replay`; `weights` says how often each
+    sample is drawn, relative to the others, so that rare classes can be seen more often. Of several processes
     (`distributed.join`) each draws batches of its own. Raises OpenFlorenceError when a task of `config.tasks` occurs
     nowhere, or no sample has a box to learn detection from.
     """
-    samples = [sample for sample in samples if any(a.task in config.tasks for a in sample.annotations)]
+    kept = [k for k, sample in enumerate(samples) if any(a.task in config.tasks for a in sample.annotations)]
+    weights = None if weights is None else [weights[k] for k in kept]
+    samples = [samples[k] for k in kept]
     found = Counter(a.task for sample in samples for a in sample.annotations)
     for task in config.tasks:
         if not found[task]:
@@ -165,7 +171,7 @@ def finetune(
     grid = grid_of(model.vision_tower, side)
     stretch_positions(model, grid_of(model.vision_tower, processor.image_size), grid)
     processor = replace(processor, image_size=side, image_seq_length=1 + grid[0] * grid[1])
-    lessons = Lessons(samples, config, classes, side, grid, replay if config.replay else None)
+    lessons = Lessons(samples, config, classes, side, grid, replay if config.replay else None, weights)
 
     tokenizer = processor.tokenizer
     locations = (tokenizer.location_start, tokenizer.location_count)
