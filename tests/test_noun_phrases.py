@@ -78,12 +78,24 @@ def test_any_text_is_read(text):
 
 
 _WORDS = [
-    *["a", "the", "two", "black", "red", "and", ",", ".", "cat", "cats", "sitting", "parked", "on", "of", "next"],
-    "'s",
-    '"stop"',
+    "a",
+    "the",
+    "two",
     "3",
+    "black",
+    "red",
+    "orange",
+    "and",
+    ",",
+    ".",
+    "cat",
+    "cats",
+    "can",
+    "bunch",
+    "of",
+    "next",
 ]
-_WORDS += [*["is", "that", "which", "bunch", "can", "orange", "to", "quickly", "stands"]]
+_WORDS += ["sitting", "parked", "stands", "is", "that", "which", "on", "to", "quickly", "'s", '"stop"']
 
 
 @given(st.lists(st.sampled_from(_WORDS), max_size=20).map(" ".join))

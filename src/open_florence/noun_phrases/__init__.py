@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from open_florence.noun_phrases.chunker import chunk, degrees, tokenize
-from open_florence.noun_phrases.words import BLACKLIST, is_blacklisted, is_qualifier, singular
+from open_florence.noun_phrases.words import BLACKLIST, is_blacklisted, is_determiner, is_qualifier, singular
 
 __all__ = [
     "BLACKLIST",
@@ -19,6 +19,7 @@ __all__ = [
     "Phrase",
     "complexity",
     "is_blacklisted",
+    "is_determiner",
     "is_qualifier",
     "noun_phrases",
     "parser_name",

@@ -187,12 +187,17 @@ def is_adjective(word: str) -> bool:
     return word in ADJECTIVES or word.endswith(ADJECTIVE_ENDINGS)
 
 
+def is_determiner(word: str) -> bool:
+    """Whether a word (lower case) only points or counts: an article, "several", a number."""
+    return word in DETERMINERS or word in NUMBERS or word.isdigit()
+
+
 def is_qualifier(word: str) -> bool:
     """Whether a word before a noun only counts, points or describes, so that the noun alone says what the thing is."""
     word = word.lower()
     participle = word.endswith(("ed", "ing")) and word not in NOUNS_IN_ED | NOUNS_IN_ING | GERUNDS_BEFORE_NOUNS
-    known = word in DETERMINERS or word in NUMBERS or word in MEASURES or word in ADVERBS or word == "of"
-    return known or participle or is_adjective(word) or word.isdigit()
+    known = is_determiner(word) or word in MEASURES or word in ADVERBS or word == "of"
+    return known or participle or is_adjective(word)
 
 
 def is_blacklisted(phrase: str, blacklist: frozenset[str] = BLACKLIST) -> bool:
