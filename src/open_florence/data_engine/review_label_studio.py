@@ -52,8 +52,8 @@ def read_label_studio_review(
 
     Images are known by their id or path. Of each image that somebody submitted, a claim whose region is still there (by
     IoU, one to one) is accepted, or fixed where its label or place is another; one that is gone is rejected; regions
-    besides, unless they are labels outside the queue, are missing objects; and the image is complete. Of several people the last counts. `on_error` is told
-    of tasks that are not in the queue and of what cannot be read.
+    besides, unless they are labels outside the queue, are missing objects; and the image is complete. Of several
+    people the last counts. `on_error` is told of tasks that are not in the queue and of what cannot be read.
     """
     images = {name: item.image for item in queue for name in (item.path, item.image)}
     held: dict[str, list[ReviewItem]] = {}

@@ -53,7 +53,7 @@ const commands = {
   },
   complete() {
     const item = items[index], now = standing(items, fold(log), item);
-    if (!now.whole) return say(`Only ${now.shown} of its ${item.siblings} are in this queue, so the image cannot be confirmed`);
+    if (!now.whole) return say(`${now.shown} of the ${item.siblings} in this image are in the queue, so it cannot be confirmed`);
     if (!now.done) return say(`Judge the other ${now.shown - now.judged} of this image first`);
     write({ verdict: "complete", image: images[item.image].id, task: item.task }, now.complete ? "No longer confirmed" : "Confirmed complete");
     show(now.complete ? index : nextOpen(items, fold(log), index));
@@ -170,7 +170,7 @@ function renderImage(item, image, state) {
   const now = standing(items, state, item), added = addedTo(image, state);
   $("standing").textContent = now.whole
     ? `${now.judged} of ${now.shown} judged in this image${now.complete ? ", confirmed complete" : ""}`
-    : `${now.shown} of ${item.siblings} in this image are in the queue`;
+    : `${now.shown} of the ${item.siblings} in this image are in the queue`;
   $("complete").disabled = !now.done;
   $("complete").setAttribute("aria-pressed", now.complete);
   $("added").replaceChildren(...added.map((entry) => {
