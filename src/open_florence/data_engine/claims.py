@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from open_florence.data_engine.decision import Candidate, Decision
@@ -30,25 +30,26 @@ def claims(ontology: Ontology, at_most: float | None = None) -> Filter:
         searches = [annotation for annotation in said if annotation.task == "<OD>"]
         if not searches or not ontology.classes:
             return [keep(c) for c in candidates]
-        found = _found(searches, ontology)
+        labels = {region.label for annotation in searches for region in annotation.regions}
+        found = {name for name in map(ontology.name_of, labels) if name is not None}
         return [_judge(c, found, ontology, at_most) for c in candidates]
 
     return apply
 
 
-def _found(searches: Sequence[Annotation], ontology: Ontology) -> set[str]:
-    """The classes of which there is a region, with the classes that they belong to."""
-    named = {ontology.name_of(region.label) for annotation in searches for region in annotation.regions}
-    return {above for name in named if name is not None for above in ontology.ancestors(name)}
+def _is_found(name: str, found: Collection[str], ontology: Ontology) -> bool:
+    """Whether a region is of the class, of a class below it, or of one of its parents."""
+    below = any(name in ontology.ancestors(other) for other in found)
+    return below or any(above in found for above in ontology.ancestors(name))
 
 
-def _judge(candidate: Candidate, found: set[str], ontology: Ontology, at_most: float | None) -> Decision:
+def _judge(candidate: Candidate, found: Collection[str], ontology: Ontology, at_most: float | None) -> Decision:
     annotation = candidate.annotation
     if annotation.task not in CAPTION_TASKS or is_human(annotation):
         return keep(candidate)
     for phrase in noun_phrases(annotation.text):
         name = ontology.class_of(phrase)
-        if name is None or any(above in found for above in ontology.ancestors(name)):
+        if name is None or _is_found(name, found, ontology):
             continue
         reason = f"claim: {phrase.text!r} says {name}, and no region is one"
         if at_most is None:

@@ -64,7 +64,9 @@ def make_filters(
             raise OpenFlorenceError(f"the filter {name!r} has no option {min(unknown)!r}; it takes {wanted}")
         try:
             filters.append(factory(**options, **{key: value for key, value in given.items() if key in takes}))
-        except (TypeError, AttributeError) as error:
+        except OpenFlorenceError:
+            raise
+        except (TypeError, AttributeError, ValueError) as error:
             raise OpenFlorenceError(f"the filter {name!r} cannot be made: {error}") from None
     return filters
 
