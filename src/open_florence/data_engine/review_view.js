@@ -59,7 +59,7 @@ const commands = {
     show(now.complete ? index : nextOpen(items, fold(log), index));
   },
   fix() {
-    if (items[index].nothing) return say("There is nothing to rename: draw what is missing, or reject");
+    if (!items[index].label) return say("It has no name to correct: accept or reject it");
     field.focus();
     field.select();
   },
@@ -101,7 +101,7 @@ function judge(verdict, text) {
 
 function correct(label) {
   const item = items[index];
-  if (item.nothing) return;
+  if (!item.label) return;
   if (label === item.label) return commands.accept();
   judge({ verdict: "fix", label }, item.region ? `It is ${label}` : "Written anew");
 }
@@ -120,6 +120,8 @@ function show(next) {
   drawing = null;
   const item = items[index];
   typeInto(item.region || item.nothing ? "name" : "words", item.label);
+  const after = images[items[nextOpen(items, fold(log), index)].image].src;
+  if (after) new Image().src = after; // so that it is there when it is shown
   render();
 }
 
@@ -131,7 +133,8 @@ function typeInto(id, text) {
 
 function claimOf(item) {
   if (item.nothing) return "Nothing is here";
-  return item.label || "Something is here";
+  if (item.asked && !item.label) return "This is its outline";
+  return item.label || item.query || "Something is here";
 }
 
 function render() {
@@ -143,7 +146,7 @@ function render() {
   $("claim").classList.toggle("long", item.label.length > 40);
   const score = item.score === null ? "" : ` · ${item.score.toFixed(2)}`;
   $("facts").textContent = `${nameOf(item.task)}${score} · ${item.sources.join(", ")}`;
-  $("asked").textContent = item.grounds ? `“${item.grounds}”` : typeof item.query === "string" ? `Asked: ${item.query}` : "";
+  $("asked").textContent = item.grounds ? `“${item.grounds}”` : item.query && item.label ? `Asked: ${item.query}` : "";
   $("why").textContent = item.why;
   $("verdict").textContent = verdict ? { accept: "accepted", reject: "rejected", fix: `corrected: ${verdict.label}` }[verdict.verdict] : "";
   $("verdict").className = verdict?.verdict ?? "";
@@ -152,7 +155,8 @@ function render() {
   $("absent").textContent = image.missing;
   $("fixing").textContent = drawing?.box ? "What is missing here" : item.region ? "The right name" : "The right text";
   for (const chip of document.querySelectorAll("#classes button")) chip.disabled = !named(item);
-  field.disabled = item.nothing && !drawing?.box;
+  field.disabled = !item.label && !drawing?.box;
+  $("fix").disabled = field.disabled;
   renderImage(item, image, state);
   const judged = items.filter((other) => state.verdicts.has(other.id)).length;
   $("bar").value = judged;
