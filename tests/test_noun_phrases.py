@@ -42,6 +42,7 @@ EXAMPLES = {
     "A bowl of soup next to a trash can": ["A bowl", "soup", "a trash can"],
     "A tall stack of suitcases rests against a wall": ["A tall stack of suitcases", "a wall"],
     "An old toilet painted red with a wooden lid.": ["An old toilet", "a wooden lid"],
+    "an orange and white cat next to an orange": ["an orange and white cat", "an orange"],
     "a fish on a table with a cable": ["a fish", "a table", "a cable"],
     "An orange and a very small, dark bathroom": ["An orange", "a very small, dark bathroom"],
     'A sign that says "two dogs for sale" on the left': ["A sign"],

@@ -11,7 +11,7 @@ from open_florence.data_engine.ontology import Ontology
 from open_florence.data_engine.partition import CAPTION_TASKS, Filter, drop, keep
 from open_florence.errors import OpenFlorenceError
 from open_florence.noun_phrases import noun_phrases
-from open_florence.schema import Annotation, Sample
+from open_florence.schema import Sample
 
 
 def claims(ontology: Ontology, at_most: float | None = None) -> Filter:

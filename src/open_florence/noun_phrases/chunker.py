@@ -94,13 +94,10 @@ def _kind(tokens: list[Token], index: int, phrase: str) -> Kind:
     if word.endswith("ly") and word not in w.NOUNS_IN_LY and not w.is_adjective(word):
         describes = phrase == "open" or _word_at(tokens, index - 1) in w.PREPOSITIONS
         return "adjective" if describes and _nominal(after) else "adverb"
-    if w.is_adjective(word) and not (
-        word in w.ADJECTIVES_AS_NOUNS
-        and not _nominal(after)
-        and phrase == "open"
-        and tokens[index - 1].kind != "adverb"
-    ):
+    if w.is_adjective(word):
         follows = _nominal(after) or (after in ("and", ",") and w.is_adjective(_word_at(tokens, index + 2)))
+        if word in w.ADJECTIVES_AS_NOUNS and not follows and phrase == "open" and tokens[index - 1].kind != "adverb":
+            return "noun"
         return "adjective" if phrase != "named" or follows else "stop"
     return "adjective" if word.isdigit() else "noun"
 
