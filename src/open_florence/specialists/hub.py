@@ -114,7 +114,7 @@ def load_hub_model(
             loaded = getattr(transformers, network).from_pretrained(folder, dtype=number, **local)
             # Pillow, also where torchvision is installed: the same pixels, the same answers on every machine
             prepare = processor and getattr(transformers, processor).from_pretrained(folder, backend="pil", **local)
-    except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a library that is missing, a damaged file: transformers raises anything
         reason = " ".join(str(error).split())
         raise OpenFlorenceError(f"{name} cannot be loaded: {reason:.300}") from error
     return HubModel(loaded.eval().to(place), prepare or None, version_of(folder, name), batch_size)

@@ -41,6 +41,8 @@ class Similarity:
         A text is cut where the model stops reading. The figures compare texts of one image by one model; what is a high
         cosine differs between models.
         """
+        if not images or not texts:
+            return np.zeros((len(images), len(texts)))
         processor = self._model.processor
         pixels = [dict(processor.image_processor(images=image, return_tensors="pt")) for image in images]
         words = [
@@ -56,6 +58,6 @@ class Similarity:
             return {"features": getattr(self._model.network, method)(**batch).pooler_output}
 
         rows = [answer["features"].double().numpy() for answer in self._model.run(inputs, encode)]
-        features = np.concatenate(rows) if rows else np.zeros((0, 1))
+        features = np.concatenate(rows)
         unit: NDArray[np.float64] = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
         return unit

@@ -50,9 +50,9 @@ LONGEST_SIDE = 768
 NO_OBJECTS = frozenset(
     re.findall(
         r"\w+",
-        "area arrangement bottom center centre color colour corner description detail direction distance edge end front "
-        "half height left length line middle number one other overall pair part piece position right row scene set "
-        "setting shape side size space style surface top total two variety view way width",
+        "area arrangement bottom center centre color colour corner description detail direction distance edge end "
+        "front half height left length line middle number one other overall pair part piece position right row scene "
+        "set setting shape side size space style surface top total two variety view way width",
     )
 )
 """Nouns that a description may use although they name nothing in the image."""
