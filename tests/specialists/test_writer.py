@@ -2,9 +2,11 @@ import base64
 import io
 import json
 import logging
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Region
 from open_florence.specialists import endpoint as endpoint_module
 from open_florence.specialists.endpoint import Endpoint
-from open_florence.specialists.writer import MOST_OBJECTS, Writer, unsupported
+from open_florence.specialists.writer import MOST_OBJECTS, PROMPT, SYSTEM, Writer, unsupported
 
 GOOD = "A red dog lies on a sofa."
 
@@ -311,3 +313,11 @@ def test_it_declares_what_it_is(stub):
     assert (one.name, one.tasks, one.needs) == ("writer", ("<DETAILED_CAPTION>",), ("<CAPTION>", "<OD>"))
     assert one.version.startswith("tiny-8b-")
     assert "/" not in one.version
+
+
+def test_the_docs_show_the_prompt():
+    docs = (Path(__file__).parents[2] / "docs" / "specialists.md").read_text("utf-8")
+    shown = " ".join(docs.replace("\n> ", " ").split())
+    assert SYSTEM in shown
+    for part in re.split(r"\{\w+\}", PROMPT):
+        assert " ".join(part.split()).rstrip(".") in shown
