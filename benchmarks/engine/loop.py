@@ -3,9 +3,9 @@
 python benchmarks/engine/loop.py --out runs/loop --seeds 3 --arms engine,raw,perfect
 
 Scenes of 128 px with a long tail of twelve classes, labelled by three noisy detectors (`noise.py`), no human label. The
-model starts from the shipped checkpoint, which knows the shapes and none of the names they go by here. An arm is a way to
-make the labels of a round; all arms train for the same steps, from the same start, in the same order of images. One line
-a round in OUT/loop.jsonl; a finished round is not done again.
+model starts from the shipped checkpoint, which knows the shapes and none of the names they go by here. An arm is a way
+to make the labels of a round; all arms train for the same steps, from the same start. One line a round in
+OUT/loop.jsonl; an arm that is finished is not run again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 import typer
 from noise import CLASSES, NAMES, detectors
+from open_florence.data_engine.balance import image_weights
 from PIL import Image
 
-from open_florence.data_engine.balance import image_weights
 from open_florence.data_engine.clusters import gather
 from open_florence.data_engine.decision import Candidate
 from open_florence.data_engine.fusion import Fusion, by_source, learn
@@ -32,9 +32,10 @@ from open_florence.evaluation import detection_ap
 from open_florence.geometry import region_box
 from open_florence.inference.predictor import Predictor
 from open_florence.inference.pretrained import load_model, save_model
+from open_florence.inference.views import ViewPredictor
 from open_florence.scenes import SceneConfig, make_scene
 from open_florence.schema import Annotation, Region, Sample
-from open_florence.selection import Selection, region_score
+from open_florence.selection import Selection
 from open_florence.training.finetune import FinetuneConfig, finetune
 
 SCENES = SceneConfig(size=128, zipf=1.5, text=0.0, crowd=0.0)
@@ -49,8 +50,8 @@ class Arm:
     """A way to make the labels of a round."""
 
     labels: str = "fused"
-    """"fused": what the sources agree on; "union": everything they say, duplicates suppressed; "one": those of the first
-    detector; "perfect": the truth."""
+    """"fused": what the sources agree on; "union": everything they say, duplicates suppressed; "one": what the first
+    detector says; "perfect": the truth."""
     keep: float = 0.5
     """The least probability of being something; 0 filters nothing."""
     reannotate: bool = True
@@ -106,8 +107,8 @@ def fused(arm: Arm, said: Sequence[Sequence[Annotation]], truth: Sequence[Sample
     told = [objects(sample) if k in audited else None for k, sample in enumerate(truth)]
     fusion = Fusion(learn(said, truth=told, per_class=arm.rare), keep=arm.keep)
     labels = []
-    for k, (sample, annotations) in enumerate(zip(truth, said, strict=True)):
-        candidates = [Candidate(str(n), a) for n, a in enumerate(annotations)]
+    for k, (sample, heard) in enumerate(zip(truth, said, strict=True)):
+        candidates = [Candidate(str(n), a) for n, a in enumerate(heard)]
         kept = fusion(replace(sample, annotations=()), candidates)[0].annotation
         labels.append(sample if k in audited else replace(sample, annotations=(kept,)))
     return labels
@@ -123,9 +124,9 @@ def _union(annotations: Sequence[Annotation]) -> Annotation:
 def to_audit(said: Sequence[Sequence[Annotation]], done: set[int], count: int, rng: random.Random) -> set[int]:
     """Images for a person to label: half those with the most boxes that not all sources see, half at random."""
     doubt = {}
-    for k, annotations in enumerate(said):
-        clusters = gather(by_source(annotations))
-        doubt[k] = sum(len(c.members) < len(annotations) for c in clusters)
+    for k, heard in enumerate(said):
+        clusters = gather(by_source(heard))
+        doubt[k] = sum(len(c.members) < len(heard) for c in clusters)
     left = [k for k in doubt if k not in done]
     chosen = sorted(left, key=lambda k: -doubt[k])[: count // 2]
     rest = [k for k in left if k not in chosen]
@@ -169,7 +170,7 @@ def _iou(a: Region, b: Region) -> float:
 def train(labels: Sequence[Sample], start: Path | None, steps: int, seed: int, rare: bool, cache: Path) -> Path:
     """The checkpoint trained on the labels; one that was trained on just these before is taken from `cache`."""
     record = [[r.to_json() for r in objects(sample)] for sample in labels]
-    text = json.dumps([record, str(start and start.name), steps, seed, rare])
+    text = json.dumps([record, str(start), steps, seed, rare])
     folder = cache / hashlib.sha256(text.encode()).hexdigest()[:16]
     if not (folder / "checkpoint" / "config.json").exists():
         model, processor = load_model(start or "tiny")
@@ -183,10 +184,11 @@ def train(labels: Sequence[Sample], start: Path | None, steps: int, seed: int, r
 
 
 def predict(checkpoint: Path, samples: Sequence[Sample], source: str) -> list[Annotation]:
-    """What the model finds."""
+    """What the model finds in two views of each image; names it has made up are outside the ontology."""
     model, processor = load_model(checkpoint)
-    predictor = Predictor(model, processor, source, max_images=32, max_rows=64)
-    return [answers[0] for answers in predictor.predict_batch([s.path for s in samples], ["<OD>"])]
+    predictor = ViewPredictor(Predictor(model, processor, source, max_images=32, max_rows=64), 2)
+    answers = [some[0] for some in predictor.predict_batch([s.path for s in samples], ["<OD>"])]
+    return [replace(a, source=source, regions=tuple(r for r in a.regions if r.label in CLASSES)) for a in answers]
 
 
 def test_ap(truth: Sequence[Sample], found: Sequence[Annotation]) -> dict[str, object]:
@@ -238,7 +240,11 @@ def run(name: str, seed: int, images: int, out: Path, rounds: int) -> None:
 
 
 def main(
-    out: Path = Path("runs/loop"), arms: str = "engine,raw,perfect", seeds: str = "0,1,2", images: int = 800, rounds: int = 4
+    out: Path = Path("runs/loop"),
+    arms: str = "engine,raw,perfect",
+    seeds: str = "0,1,2",
+    images: int = 800,
+    rounds: int = 4,
 ) -> None:
     """Runs what is not yet in OUT/loop.jsonl."""
     torch.set_num_threads(1)
