@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 PRIOR = 10.0
-TURNS = 5
+TURNS = 10
 SILENT = -1
 
 
