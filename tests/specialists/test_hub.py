@@ -9,16 +9,14 @@ import transformers
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from open_florence.errors import OpenFlorenceError
-from open_florence.schema import Annotation, Region
+from open_florence.schema import Region
 from open_florence.specialists.hub import (
     HubModel,
     box_regions,
-    boxes_of,
     clean_name,
     find_hub_folder,
     load_hub_model,
-    version_of,
-    with_options,
+    model_version,
 )
 
 
@@ -44,21 +42,19 @@ def test_a_folder_is_loaded_and_its_version_is_its_content(bert, tmp_path):
     copy.mkdir()
     for path in bert.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    assert version_of(copy, copy) == model.version
+    assert model_version(copy, copy) == model.version
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert version_of(copy, copy) != model.version
+    assert model_version(copy, copy) != model.version
 
 
-def test_the_version_of_a_download_is_its_commit(tmp_path):
+def test_the_model_version_a_download_is_its_commit(tmp_path):
     folder = tmp_path / "models--PekingU--rtdetr" / "snapshots" / ("0123456789abcdef" * 2)
     folder.mkdir(parents=True)
-    assert version_of(folder, "PekingU/rtdetr") == "rtdetr-0123456789ab"
+    assert model_version(folder, "PekingU/rtdetr") == "rtdetr-0123456789ab"
 
 
-def test_options_make_another_version():
-    assert with_options("a-1", threshold=0.5) == with_options("a-1", threshold=0.5)
-    assert with_options("a-1", threshold=0.5) != with_options("a-1", threshold=0.4)
+def test_a_name_has_no_place_in_a_version_but_for_its_last_part():
     assert clean_name("org/llama 3:8b/") == "llama-3-8b"
 
 
@@ -194,14 +190,3 @@ def test_boxes_are_cut_at_the_edge_and_come_best_first():
         Region.box(0, 2, 4, 6, label="a", score=pytest.approx(0.2)),
     )
     assert box_regions(torch.zeros(0, 4), torch.zeros(0), [], (10, 6)) == ()
-
-
-def test_the_boxes_of_a_sample_each_once():
-    one, other = Region.box(1, 2, 3, 4, label="a"), Region.box(1, 2, 3, 5)
-    quad = Region("quad", (((0, 0), (1, 0), (1, 1), (0, 1)),))
-    annotations = [
-        Annotation("<OD>", regions=(one, quad)),
-        Annotation("<OCR_WITH_REGION>", regions=(Region.box(9, 9, 10, 10),)),
-        Annotation("<OD>", regions=(other, one)),
-    ]
-    assert boxes_of(annotations) == [one, other]

@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -155,11 +154,9 @@ def test_a_silent_server_is_left_after_the_time_given(stub, pauses):
 
     released = threading.Event()
     stub.script = [slow]
-    start = time.monotonic()
     with pytest.raises(OpenFlorenceError, match=r"gave no answer in 2 attempts: .*timed out"):
         ask(stub, request_timeout=0.1, retries=1)
     released.set()
-    assert time.monotonic() - start < 5
     assert pauses == [1]
 
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from open_florence.geometry import clip, region_box
 from open_florence.schema import Annotation, Region, Sample
-from open_florence.specialists.hub import boxes_of, load_hub_model, open_samples, with_options
+from open_florence.specialists.hub import load_hub_model, open_samples
+from open_florence.specialists.inputs import boxes_of
+from open_florence.specialists.versions import with_options
 
 
 class Captioner:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from open_florence.schema import Annotation, Sample
-from open_florence.specialists.hub import HubModel, box_regions, load_hub_model, open_samples, with_options
+from open_florence.specialists.hub import HubModel, box_regions, load_hub_model, open_samples
+from open_florence.specialists.versions import with_options
 
 
 class Detector:

@@ -14,7 +14,8 @@ from torch import Tensor
 from open_florence.noun_phrases import noun_phrases, parser_name
 from open_florence.schema import Annotation, Sample
 from open_florence.specialists.detector import detections
-from open_florence.specialists.hub import HubModel, box_regions, load_hub_model, open_samples, with_options
+from open_florence.specialists.hub import HubModel, box_regions, load_hub_model, open_samples
+from open_florence.specialists.versions import with_options
 
 KINDS = ("grounding-dino", "mm-grounding-dino")
 CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")

@@ -7,8 +7,6 @@ that stands beside them is neither downloaded nor run.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,8 @@ from open_florence.errors import OpenFlorenceError
 from open_florence.geometry import box_area, clip
 from open_florence.images import open_image
 from open_florence.inference.pretrained import format_and_place
-from open_florence.schema import Annotation, Region, Sample
+from open_florence.schema import Region, Sample
+from open_florence.specialists.versions import hash_of_files
 
 SETTINGS = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -37,7 +36,7 @@ class HubModel:
     network: Any
     processor: Any
     version: str
-    """The model's name and, after a dash, the commit on the hub or a digest of the files in the folder."""
+    """The model's name and, after a dash, the commit on the hub or a hash of the files in the folder."""
     batch_size: int = 8
 
     @property
@@ -117,7 +116,7 @@ def load_hub_model(
     except Exception as error:  # a library that is missing, a damaged file: transformers raises anything
         reason = " ".join(str(error).split())
         raise OpenFlorenceError(f"{name} cannot be loaded: {reason:.300}") from error
-    return HubModel(loaded.eval().to(place), prepare or None, version_of(folder, name), batch_size)
+    return HubModel(loaded.eval().to(place), prepare or None, model_version(folder, name), batch_size)
 
 
 def find_hub_folder(name: str | Path) -> Path:
@@ -150,30 +149,15 @@ def find_hub_folder(name: str | Path) -> Path:
         raise OpenFlorenceError(f"{name} is not on this machine and the hub cannot be reached") from error
 
 
-def version_of(folder: Path, name: str | Path) -> str:
-    """The model's name and, after a dash, the commit of a download or a digest of what the folder's files hold."""
-    if folder.parent.name == "snapshots":
-        state = folder.name
-    else:
-        digest = hashlib.blake2b(digest_size=6)
-        for path in sorted(path for kind in (*SETTINGS, *WEIGHTS) for path in folder.glob(kind)):
-            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        state = digest.hexdigest()
-    return f"{clean_name(str(name))}-{state[:12]}"
+def model_version(folder: Path, name: str | Path) -> str:
+    """The model's name and, after a dash, the commit of a download or a hash of what the folder's files hold."""
+    state = folder.name[:12] if folder.parent.name == "snapshots" else hash_of_files(folder, *SETTINGS, *WEIGHTS)
+    return f"{clean_name(str(name))}-{state}"
 
 
 def clean_name(name: str) -> str:
     """The last part of a path or of a repository's name, with a dash for what has no place in a version."""
     return re.sub(r"[^\w.-]+", "-", name.rstrip("/").rpartition("/")[2]) or "model"
-
-
-def with_options(version: str, **options: object) -> str:
-    """A version that also changes with the options that the answers depend on: they make another source."""
-    text = json.dumps(options, sort_keys=True, ensure_ascii=False)
-    return f"{version}-{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=3).hexdigest()}"
 
 
 def open_samples(samples: Sequence[Sample]) -> list[Image.Image]:
@@ -198,12 +182,6 @@ def box_regions(
         span = spans[index] if spans else None
         regions.append(Region("box", parts, labels[index], min(1.0, float(scores[index])), span=span))
     return tuple(regions)
-
-
-def boxes_of(annotations: Sequence[Annotation], task: str = "<OD>") -> list[Region]:
-    """The boxes that annotations of a task hold, each place once, in their order."""
-    found = (region for annotation in annotations if annotation.task == task for region in annotation.regions)
-    return list({region.parts: region for region in found if region.kind == "box"}.values())
 
 
 @contextlib.contextmanager

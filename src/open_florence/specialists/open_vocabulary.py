@@ -14,7 +14,8 @@ from open_florence.schema import Annotation, Region, Sample
 from open_florence.specialists.detector import detections
 from open_florence.specialists.grounder import KINDS as PHRASE_KINDS
 from open_florence.specialists.grounder import Prompt, score_phrases, tokenize
-from open_florence.specialists.hub import box_regions, load_hub_model, open_samples, with_options
+from open_florence.specialists.hub import box_regions, load_hub_model, open_samples
+from open_florence.specialists.versions import with_options
 
 QUERY_KINDS = ("owlv2", "owlvit")
 PROMPT = "a photo of a {}"

@@ -13,7 +13,9 @@ from torch.nn.functional import interpolate
 from open_florence.data.masks import polygons
 from open_florence.geometry import region_box
 from open_florence.schema import Annotation, Region, Sample
-from open_florence.specialists.hub import boxes_of, load_hub_model, open_samples, with_options
+from open_florence.specialists.hub import load_hub_model, open_samples
+from open_florence.specialists.inputs import boxes_of
+from open_florence.specialists.versions import with_options
 
 SQUARE_KINDS = ("sam2", "sam2_video")
 """These stretch an image to a square; SAM scales it and fills the rest."""

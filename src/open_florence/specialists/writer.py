@@ -20,7 +20,8 @@ from open_florence.noun_phrases import noun_phrases, singular
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.selection import region_score
 from open_florence.specialists.endpoint import Endpoint, Message
-from open_florence.specialists.hub import clean_name, with_options
+from open_florence.specialists.hub import clean_name
+from open_florence.specialists.versions import with_options
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,9 @@ class Writer:
         self.needs = ("<CAPTION>", regions)
         self._synonyms = {label.lower(): tuple(words) for label, words in (synonyms or {}).items()}
         self._image, self._parallel = image, parallel
-        asked = {"prompt": [SYSTEM, PROMPT, LENGTHS], "tasks": self.tasks, "regions": regions, "image": image}
-        self.version = with_options(clean_name(model), url=self._endpoint.url, synonyms=self._synonyms, **asked)
+        settings = {"url": self._endpoint.url, "tasks": self.tasks, "regions": regions, "image": image}
+        asked = {"prompt": [SYSTEM, PROMPT, LENGTHS], "synonyms": self._synonyms}
+        self.version = with_options(clean_name(model), **settings, **asked)
 
     def annotate(self, samples: Sequence[Sample]) -> list[list[Annotation]]:
         """A description for each task and sample, none for a sample of which nothing is known.
