@@ -6,15 +6,17 @@ same caption. Where both do, what both support stands, with a higher score than 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from open_florence.data_engine.additions import Enhancer, addition
 from open_florence.data_engine.decision import Candidate, Decision
-from open_florence.data_engine.phrase_matching import Match, Names, match_phrases
+from open_florence.data_engine.fusion import is_human
+from open_florence.data_engine.ontology import Ontology
+from open_florence.data_engine.phrase_matching import Match, match_phrases, names_of
 from open_florence.data_engine.things import Thing, best_overlap, find_things
 from open_florence.geometry import region_box
-from open_florence.noun_phrases import BLACKLIST, Phrase, is_blacklisted, noun_phrases
+from open_florence.noun_phrases import Phrase, noun_phrases
 from open_florence.schema import Region, Sample
 from open_florence.selection import region_score
 
@@ -42,15 +44,16 @@ class Grounded:
     """Rows of the regions."""
 
 
-def grounding(*, names: Names | None = None, blacklist: Iterable[str] = (), least: float = 0.5) -> Enhancer:
+def grounding(*, ontology: Ontology | None = None, least: float = 0.5) -> Enhancer:
     """An enhancer that grounds every caption, and asks for the masks of phrases that mean one thing only.
 
-    `names`: an ontology's `name_of`, for names that the built-in table lacks. `blacklist`: phrases never to be
-    grounded, beside those of `noun_phrases.BLACKLIST`. `least`: the score from which a region is kept. Adds
+    `ontology`: names that the built-in table lacks, and phrases never to be grounded beside those of
+    `noun_phrases.BLACKLIST`. `least`: the score from which a region is kept. Adds
     <CAPTION_TO_PHRASE_GROUNDING> for each caption of which a phrase was placed, with text and query the caption, and
     <REFERRING_EXPRESSION_SEGMENTATION> for each phrase whose box has a mask.
     """
-    banned = BLACKLIST | {phrase.lower() for phrase in blacklist}
+    names = names_of(ontology)
+    banned = (ontology or Ontology()).is_blacklisted
 
     def enhance(sample: Sample, candidates: Sequence[Candidate]) -> list[Decision]:
         things = find_things(candidates)
@@ -61,10 +64,10 @@ def grounding(*, names: Names | None = None, blacklist: Iterable[str] = (), leas
         decisions: list[Decision] = []
         everything: list[Grounded] = []
         for text, caption in captions.items():
-            phrases = [phrase for phrase in noun_phrases(text) if not is_blacklisted(phrase.text, banned)]
+            phrases = [phrase for phrase in noun_phrases(text) if not banned(phrase.text)]
             own = _by_regions(match_phrases(text, phrases, things, sample.size, names), things)
             theirs = _by_models(text, candidates, banned)
-            if any(c.annotation.source == "human" for c in candidates if _grounds(c, text)):
+            if any(is_human(c.annotation) for c in candidates if _grounds(c, text)):
                 continue  # a person has grounded this caption
             grounded = [enough for one in combine(own, theirs) if (enough := _sure(one, least)).regions]
             everything += grounded
@@ -132,7 +135,7 @@ def _grounds(candidate: Candidate, text: str) -> bool:
     return candidate.annotation.task == TASK and text in (candidate.annotation.query, candidate.annotation.text)
 
 
-def _by_models(text: str, candidates: Sequence[Candidate], banned: frozenset[str]) -> list[Grounded]:
+def _by_models(text: str, candidates: Sequence[Candidate], banned: Callable[[str], bool]) -> list[Grounded]:
     """The phrases of a caption as models have grounded it, those of the blacklist left out."""
     found: dict[tuple[int, int], Grounded] = {}
     for candidate in candidates:
@@ -140,7 +143,7 @@ def _by_models(text: str, candidates: Sequence[Candidate], banned: frozenset[str
             continue
         for region in candidate.annotation.regions:
             span = region.span or _find(region.label, text)
-            if span is None or is_blacklisted(text[slice(*span)], banned):
+            if span is None or banned(text[slice(*span)]):
                 continue
             phrase = Phrase(text[slice(*span)], span, text[slice(*span)].split()[-1])
             box = Region.box(*region_box(region.parts).tolist(), label=phrase.text, score=region_score(region))

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from open_florence.data_engine.ontology import Ontology
 from open_florence.data_engine.things import Thing
 from open_florence.data_engine.words import COMPOUNDS, KINDS, is_called, is_plural, name_key, number_of, words
 from open_florence.noun_phrases import Phrase
@@ -80,6 +81,11 @@ class Match:
     """Whether the phrase fits nothing else in the image, so that it can be asked for by itself."""
 
 
+def names_of(ontology: Ontology | None) -> Names | None:
+    """How an ontology names things; None for one without classes, which takes every label for a class."""
+    return ontology.name_of if ontology is not None and ontology.classes else None
+
+
 def match_phrases(
     caption: str, phrases: Iterable[Phrase], things: Sequence[Thing], size: Size, names: Names | None = None
 ) -> list[Match]:
@@ -91,21 +97,37 @@ def match_phrases(
     known = {thing.name for thing in things}
     readings = [read_phrase(phrase, caption, known, names) for phrase in phrases]
     fitting = [_fitting(reading, things, names) for reading in readings]
-    asked: Counter[frozenset[int]] = Counter()
-    rivals: Counter[frozenset[int]] = Counter()
-    for reading, (fits, _) in zip(readings, fitting, strict=True):
-        if reading.introduces:
-            asked[fits] += reading.count or 2
-            rivals[fits] += 1
+    introduced = _introduced(caption, readings, [fits for fits, _ in fitting])
     matches = []
     for reading, (fits, evidence) in zip(readings, fitting, strict=True):
-        if not fits or (rivals[fits] > 1 and asked[fits] > len(fits)):
+        count, rivals = introduced.get(fits, (0, 0))
+        if not fits or (rivals > 1 and count > len(fits)):
             continue
-        guess = rivals[fits] <= 1 and evidence > UNCHECKED
+        guess = rivals <= 1 and evidence > UNCHECKED
         chosen, sure = _choose(reading, sorted(fits), things, size, guess)
         if chosen:
             matches.append(Match(reading, chosen, min(evidence, sure), len(fits) == 1))
     return matches
+
+
+def _introduced(
+    caption: str, readings: Sequence[Reading], fitting: Sequence[frozenset[int]]
+) -> dict[frozenset[int], tuple[int, int]]:
+    """For each set of things that phrases fit: how many things they introduce, and how many phrases do.
+
+    Phrases of one sentence introduce different things, and so do different nouns; the same noun in another sentence may
+    mean the same again.
+    """
+    counts: dict[frozenset[int], dict[str, Counter[int]]] = {}
+    for reading, fits in zip(readings, fitting, strict=True):
+        if reading.introduces:
+            sentence = len(re.findall(r"[.!?;]\s", caption[: reading.phrase.span[0]]))
+            counts.setdefault(fits, {}).setdefault(reading.name, Counter())[sentence] += reading.count or 2
+    phrases = Counter(fits for reading, fits in zip(readings, fitting, strict=True) if reading.introduces)
+    return {
+        fits: (sum(max(sentences.values()) for sentences in nouns.values()), phrases[fits])
+        for fits, nouns in counts.items()
+    }
 
 
 def read_phrase(phrase: Phrase, caption: str, known: Iterable[str], names: Names | None = None) -> Reading:
@@ -118,9 +140,10 @@ def read_phrase(phrase: Phrase, caption: str, known: Iterable[str], names: Names
     content = [*(word for word in before if word not in ("and", "or", "of")), *head]
     vocabulary = {*known, *KINDS, *COMPOUNDS}
     name, used = name_key(" ".join(head)), len(head)
-    for length in range(min(3, len(content)), 0, -1):
+    for length in range(min(3, len(content)), 1, -1):
         key = name_key(" ".join(content[-length:]))
-        if key in vocabulary or (names is not None and length > 1 and names(key) not in (None, names(name))):
+        told_apart = key in vocabulary or (names is not None and names(key) not in (None, names(name)))
+        if told_apart and content[-length] not in SILENT:
             name, used = key, length
             break
     rest = content[: len(content) - used]
@@ -150,7 +173,7 @@ def _fitting(reading: Reading, things: Sequence[Thing], names: Names | None) -> 
     named = [k for k, thing in enumerate(things) if thing.name == reading.name]
     evidence = CERTAIN
     if not named:
-        named = [k for k, thing in enumerate(things) if _other_name(reading.name, thing.name, names)]
+        named = [k for k, thing in enumerate(things) if means(reading.name, thing.name, names)]
         evidence = OTHER_NAME
     if not reading.attributes or not named:
         return frozenset(named), evidence
@@ -164,7 +187,8 @@ def _fitting(reading: Reading, things: Sequence[Thing], names: Names | None) -> 
     return frozenset(open_), min(evidence, UNCHECKED)
 
 
-def _other_name(name: str, label: str, names: Names | None) -> bool:
+def means(name: str, label: str, names: Names | None = None) -> bool:
+    """Whether a noun may mean a thing of that label, by the table of kinds or an ontology's `name_of`."""
     if is_called(name, label):
         return True
     return names is not None and (meant := names(name)) is not None and meant == names(label)

@@ -37,7 +37,7 @@ class Thing:
     source: str
     parents: tuple[str, ...]
     sayings: tuple[Saying, ...] = ()
-    """Descriptions of it, without its class."""
+    """Descriptions of it, without its class, each once, in the order in which they were last said."""
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -119,7 +119,11 @@ def _descriptions(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, 
 
 def _add(found: list[Thing], thing: Thing) -> None:
     """Put a thing beside the others, or make one of it and the one it is."""
-    same = [k for k, other in enumerate(found) if other.name == thing.name and thing.parents[0] not in other.parents]
+    same = [
+        k
+        for k, other in enumerate(found)
+        if other.name == thing.name and (other.box == thing.box or thing.parents[0] not in other.parents)
+    ]
     index = _best_of(found, same, thing.region)
     if index is None:
         found.append(thing)
@@ -137,9 +141,8 @@ def _best_of(found: Sequence[Thing], indices: Sequence[int], region: Region) -> 
 
 def _say(found: list[Thing], index: int, saying: Saying) -> None:
     thing = found[index]
-    if all(saying.text != other.text for other in thing.sayings):
-        found[index] = replace(
-            thing,
-            sayings=(*thing.sayings, saying),
-            parents=tuple(dict.fromkeys((*thing.parents, saying.parent))),
-        )
+    found[index] = replace(
+        thing,
+        sayings=(*(other for other in thing.sayings if other.text != saying.text), saying),
+        parents=tuple(dict.fromkeys((*thing.parents, saying.parent))),
+    )

@@ -140,10 +140,13 @@ def number_of(word: str) -> int | None:
 
 
 def counted(noun: str, count: int) -> str:
-    """ "a red star", "three red stars", "14 red stars"."""
-    if count == 1:
-        return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
-    return f"{NUMBERS[count] if count < len(NUMBERS) else count} {plural(noun)}"
+    """ "a red star", "three red stars", "30 red stars"; what has no singular takes no article: "scissors"."""
+    if count != 1:
+        return f"{NUMBERS[count] if count < len(NUMBERS) else count} {plural(noun)}"
+    last = noun.split()[-1].lower() if noun.split() else ""
+    if last.endswith("s") and is_plural(last) is not False:
+        return noun
+    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
 
 
 def joined(items: Iterable[str]) -> str:
