@@ -69,7 +69,7 @@ class TextChoice:
             if place < self.keep:
                 decisions.append(_joined(same[text], said))
             else:
-                why = f"other caption: {said}, less than the one kept ({_mean(figures[order[0]]):.2f} on average)"
+                why = f"other caption: {said}, no more than the one kept ({_mean(figures[order[0]]):.2f} on average)"
                 decisions += [Decision(c.annotation, "dropped", why, (c.id,)) for c in same[text]]
         return decisions
 
