@@ -225,3 +225,12 @@ def test_without_spacy_the_rules_read(monkeypatch):
         assert noun_phrases("a cat")
     finally:
         module._spacy.cache_clear()
+
+
+@given(st.from_regex(r"[a-z]{0,6}(s|es|ses|uses|ies|ves)?", fullmatch=True))
+def test_any_word_has_a_singular(word: str) -> None:
+    assert len(singular(word)) <= len(word) + 2
+
+
+def test_short_words_that_look_like_plurals() -> None:
+    assert [singular(w) for w in ("uses", "buses", "houses", "causes")] == ["use", "bus", "house", "cause"]

@@ -177,7 +177,7 @@ def singular(word: str) -> str:
         return word[:-3] + "y"
     if word.endswith(("sses", "xes", "zzes", "ches", "shes", "oes")):
         return word[:-2]
-    if word.endswith("uses") and word[-5] not in "oa":
+    if word.endswith("uses") and word[-5:-4] not in ("", "o", "a"):
         return word[:-2]
     return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
