@@ -1,11 +1,12 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_florence.data_engine.decision import Candidate
-from open_florence.data_engine.ocr_fusion import TEXT, WORDS, OcrFusion, cut_lines, posterior
+from open_florence.data_engine.ocr_fusion import TEXT, UNSAID, WORDS, OcrFusion, cut_lines, posterior, reading_score
 from open_florence.schema import Annotation, Region, Sample
 
 SAMPLE = Sample("x", "x.png", (200.0, 200.0))
@@ -54,6 +55,16 @@ def test_a_lone_word_must_be_sure_enough_for_its_reader():
         "lone word: no other reader saw it, and its score is under 0.6",
         "lone word: no other reader saw it, and its score is under 0.8",
     ]
+
+
+def test_of_a_place_and_a_word_with_scores_of_their_own_the_word_counts():
+    sure = replace(word("STOP", 0, 0, score=0.05), label_score=0.9)
+    words, *_ = fuse(read("a", sure), read("b", word("5TOP", 0, 0, 0.7), word("far", 90, 0)))
+    assert [(region.label, region.score) for region in words.annotation.regions] == [
+        ("STOP", pytest.approx(0.27 / (0.27 + 0.07 + 0.03))),
+        ("far", 0.9),
+    ]
+    assert reading_score(word("yes", 0, 0, None)) == pytest.approx(UNSAID)
 
 
 def test_a_reader_that_never_says_how_sure_it_is_does_not_win_by_that():

@@ -20,7 +20,6 @@ from open_florence.data_engine.fusion import is_human
 from open_florence.data_engine.reading_order import read_lines, read_text
 from open_florence.geometry import box_area, region_box
 from open_florence.schema import Annotation, Region, Sample
-from open_florence.selection import region_score
 
 SOURCE = "ocr-fusion@1"
 WORDS = "<OCR_WITH_REGION>"
@@ -111,11 +110,16 @@ class OcrFusion:
         return kept, dict(dropped)
 
     def _sure(self, source: str, word: Region) -> float:
-        said = word.score is not None or word.label_score is not None
-        return (region_score(word) if said else UNSAID) * (self.trust or {}).get(_reader(source), 1.0)
+        return reading_score(word) * (self.trust or {}).get(_reader(source), 1.0)
 
     def _lone(self, source: str) -> float:
         return self.lone if isinstance(self.lone, (int, float)) else self.lone.get(_reader(source), 0.6)
+
+
+def reading_score(word: Region) -> float:
+    """How sure a reader is of what a word says: `label_score`, where it gives the place a score of its own."""
+    given = word.score if word.label_score is None else word.label_score
+    return UNSAID if given is None else given
 
 
 def posterior(votes: Sequence[tuple[str, float]]) -> dict[str, float]:
