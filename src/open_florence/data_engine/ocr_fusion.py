@@ -18,7 +18,7 @@ from open_florence.data_engine.clusters import gather
 from open_florence.data_engine.decision import Candidate, Decision
 from open_florence.data_engine.fusion import is_human
 from open_florence.data_engine.reading_order import read_lines, read_text
-from open_florence.geometry import box_area, region_box
+from open_florence.geometry import Array, box_area, region_box
 from open_florence.schema import Annotation, Region, Sample
 
 SOURCE = "ocr-fusion@1"
@@ -136,12 +136,14 @@ def cut_lines(read: Mapping[str, Sequence[Region]]) -> dict[str, list[Region]]:
 
     As many words as the other has there take its places; else the line is shared out by the number of letters.
     """
+    boxes = {source: np.array([region_box(r.parts) for r in some]).reshape(-1, 4) for source, some in read.items()}
     cut: dict[str, list[Region]] = {}
     for source, regions in read.items():
         cut[source] = []
-        for region in regions:
+        for region, box in zip(regions, boxes[source], strict=True):
             said = region.label.split()
-            inside = [_inside(region, others) for other, others in read.items() if other != source]
+            others = (other for other in read if other != source and len(said) > 1)
+            inside = [_inside(box, read[other], boxes[other]) for other in others]
             pieces = max(inside, key=len, default=[])
             if len(said) < 2 or len(pieces) < 2:
                 cut[source].append(region)
@@ -152,16 +154,11 @@ def cut_lines(read: Mapping[str, Sequence[Region]]) -> dict[str, list[Region]]:
     return cut
 
 
-def _inside(line: Region, words: Sequence[Region]) -> list[Region]:
-    """The words that lie in a line, from left to right."""
-    x1, y1, x2, y2 = region_box(line.parts)
-    found = []
-    for word in words:
-        box = region_box(word.parts)
-        shared = [max(x1, box[0]), max(y1, box[1]), min(x2, box[2]), min(y2, box[3])]
-        if box_area([shared])[0] >= INSIDE * max(box_area([box])[0], 1e-9):
-            found.append(word)
-    return sorted(found, key=lambda word: float(region_box(word.parts)[0]))
+def _inside(line: Array, words: Sequence[Region], boxes: Array) -> list[Region]:
+    """The words, whose boxes (N, 4) are given, that lie in a line's box (4,), from left to right."""
+    shared = np.hstack([np.maximum(boxes[:, :2], line[:2]), np.minimum(boxes[:, 2:], line[2:])])  # (N, 4)
+    found = np.flatnonzero(box_area(shared) >= INSIDE * np.maximum(box_area(boxes), 1e-9))
+    return [words[k] for k in sorted(found.tolist(), key=lambda k: float(boxes[k, 0]))]
 
 
 def _renamed(line: Region, word: str, place: Region) -> Region:
