@@ -166,3 +166,10 @@ def test_mistakes_in_the_configuration_are_named(options, message):
 
 def test_a_judgement_can_be_written():
     assert judge(None, None).to_json()["promote"] is True
+
+
+def test_objects_of_one_image_are_not_so_many_witnesses():
+    """Of ten images with 50 objects each, one or two are missed as a whole: not 50 misses that agree."""
+    before, after = report({"cat": found(9, 10, 50)}), report({"cat": found(7, 10, 50)}, prefix="other")
+    assert judge(before, after, {"overall": False}).promote
+    assert not judge(report({"cat": found(450, 500)}), report({"cat": found(350, 500)}, prefix="other")).promote
