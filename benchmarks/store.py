@@ -2,7 +2,7 @@
 
     python benchmarks/store.py [--rows 200000] [--folder FOLDER]
 
-"processor" is the time of all threads on the processor, in seconds. Annotations are made up in the proportions of FLD-5B
+"processor" is the time of all threads, in seconds. Annotations are made up in the proportions of FLD-5B
 (arXiv 2311.06242: 126M images, 0.5B texts, 1.3B region-texts, 3.6B phrases with regions): an image has 4 captions, 10
 objects in one row, and 29 phrases with regions in 3 rows, that is 8 rows with 43 annotations. Words, coordinates and
 scores are random; one region in ten is a polygon of 12 points. Making them up is not counted.

@@ -82,7 +82,7 @@ class Store:
     def images(
         self, *, status: str | None = "ok", ids: Collection[str] | None = None, at: str | None = None
     ) -> Iterator[ImageRow]:
-        """The images in the order they were added, those of one status or (None) all; `at`: as of that tag."""
+        """The images of one status, or (None) all; `at`: as of that tag. Shards come in any order."""
         where = {"status": status, "id": ids}
         condition = _condition({name: _several(value) for name, value in where.items() if value is not None})
         return chain.from_iterable(map(image_rows, self._at(at)[0].scan(None, condition)))
@@ -126,9 +126,10 @@ class Store:
         return found
 
     def rows(self, *, at: str | None = None, **where: Any) -> Iterator[Row]:
-        """The annotations in the order they were committed, those that `where` selects (see `FILTERS`).
+        """The annotations that `where` selects (see `FILTERS`), read as they are asked for; `at`: as of that tag.
 
-        `at`: as of that tag. Rows are read as they are asked for. Quickest by `shard`: nothing else is then read.
+        The rows of a shard stand together in their order; shards come in any order, for merging files moves them.
+        Quickest by `shard`: nothing else is then read.
         """
         return chain.from_iterable(map(annotation_rows, self._select(at, None, where)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -20,9 +21,13 @@ from open_florence.errors import OpenFlorenceError
 
 LOOSE = 512
 """So many shards that are files of their own, and they are merged: every commit writes a list of all files."""
+MERGED = 262_144
+"""Rows of a file into which small ones are merged. Merging holds several columns of one in memory."""
 BATCH = 4096
 """Rows that are read at a time."""
 _CACHE = 64 * 2**20
+_LANCE = re.compile(r"LanceError\(\w+\): |, /\S+\.rs:[0-9:]+")
+"""What Lance adds to the reason of an error."""
 
 
 def lance() -> Any:
@@ -75,7 +80,7 @@ def one_sentence(what: str) -> Iterator[None]:
     except OpenFlorenceError:
         raise
     except (OSError, ValueError, RuntimeError, MemoryError, ArithmeticError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _LANCE.sub("", " ".join(str(error).split())) or type(error).__name__
         raise OpenFlorenceError(f"{what}: {reason:.300}") from error
 
 
@@ -151,7 +156,7 @@ class Table:
     def scan(
         self, columns: list[str] | None, condition: str, shards: Collection[Any] | None = None, addresses: bool = False
     ) -> Iterator[Any]:
-        """Batches of the rows for which the SQL `condition` holds, in the order in which they were committed.
+        """Batches of the rows for which the SQL `condition` holds; those of a shard stand together in their order.
 
         Of `shards` only the files that hold them are read. With `addresses` there is a column "_rowaddr".
         """
@@ -194,9 +199,9 @@ class Table:
         """
         self.refresh()
         if key is not None:
-            self._data.optimize.compact_files()
+            self._data.optimize.compact_files(target_rows_per_fragment=MERGED)
             if self._data.has_index:
-                self._data.optimize.optimize_indices()
+                self._data.optimize.optimize_indices()  # afterwards: merged files lose their part of this index
             elif self._data.count_rows():
                 self._data.create_scalar_index(key, "BLOOMFILTER")
         with locked(self._readers, wait=False) as alone:
