@@ -97,17 +97,17 @@ def judge(
 ) -> Judgement:
     """Whether the round audited as `after` is promoted over the one audited as `before`; the same for the same audits.
 
-    Without `after` (there is no audit split) it is promoted without evidence, and that is a warning; without `before`
+    Without `after` (no image was audited) it is promoted without evidence, and that is a warning; without `before`
     it is the first. Images that only one of the two saw are left out, unless they share none: then each is judged on
     its own, by the first and the last rule. Raises OpenFlorenceError for a configuration with a mistake.
     """
     config = config if isinstance(config, GuardConfig) else GuardConfig.of(config or {})
     if after is None or not after.images:
         warning = (
-            "nobody knows whether these labels are any good: there is no audit split; "
-            "name human labels under [audit] in engine.toml"
+            "nobody knows whether these labels are any good: there is no audit split, or none of its images is among "
+            "those labelled; name human labels of some of them under [audit] in engine.toml"
         )
-        return Judgement(True, ("promoted without evidence, as there is no audit split",), (warning,))
+        return Judgement(True, ("promoted without evidence, as no image was audited",), (warning,))
     warnings = _poor_evidence(after)
     if before is None or not before.images:
         return Judgement(True, ("there is no earlier round to compare with",), tuple(warnings))
