@@ -95,7 +95,7 @@ class Table:
         self.path = path
         self._readers = readers
         self._fixed = version is not None
-        with one_sentence(f"{path} cannot be read"):
+        with one_sentence(f"{path} cannot be read"), locked(readers, shared=True):
             self._data = lance().dataset(
                 str(path), version=version, index_cache_size_bytes=_CACHE, metadata_cache_size_bytes=_CACHE
             )
