@@ -14,29 +14,17 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 from open_florence.data_engine.answers import Answer, Failed, checked
 from open_florence.errors import OpenFlorenceError
-from open_florence.schema import Annotation, Sample
+from open_florence.schema import Sample
+from open_florence.specialists import Specialist
 
 LENGTH = struct.Struct("!Q")
 
 
-class Annotates(Protocol):
-    """What the engine needs of a specialist."""
-
-    name: str
-    version: str
-    tasks: tuple[str, ...]
-    needs: tuple[str, ...]
-
-    def annotate(self, samples: list[Sample]) -> list[list[Annotation]]:
-        """What it says about each of the samples, in their order."""
-        ...
-
-
-Make = Callable[[], Annotates]
+Make = Callable[[], Specialist]
 
 
 class Declared(NamedTuple):
@@ -59,7 +47,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-def load(make: Make) -> tuple[Annotates, Declared]:
+def load(make: Make) -> tuple[Specialist, Declared]:
     """The specialist and what it says of itself. Raises OpenFlorenceError when that is not what one says."""
     specialist = make()
     try:
@@ -73,7 +61,7 @@ def load(make: Make) -> tuple[Annotates, Declared]:
     return specialist, declared
 
 
-def answer(specialist: Annotates, declared: Declared, samples: list[Sample]) -> list[Answer] | Failed:
+def answer(specialist: Specialist, declared: Declared, samples: list[Sample]) -> list[Answer] | Failed:
     """What it says about the samples, checked; `Failed` where it raises."""
     try:
         answers = specialist.annotate(samples)

@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO, Protocol, cast
 
 from open_florence.data_engine.answers import Answer, Failed
-from open_florence.data_engine.child import Annotates, Declared, Make, Refused, answer, load, main, receive, send
+from open_florence.data_engine.child import Declared, Make, Refused, answer, load, main, receive, send
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Sample
+from open_florence.specialists import Specialist
 
 FIRST = 3
 """Batches that may fail as a whole, at the beginning, before it is the configuration that is wrong."""
@@ -48,7 +49,7 @@ class Here:
     """A specialist in this process."""
 
     def __init__(self, make: Make) -> None:
-        self._specialist: Annotates
+        self._specialist: Specialist
         self._specialist, self.declared = load(make)
 
     def ask(self, samples: list[Sample]) -> list[Answer] | Failed:

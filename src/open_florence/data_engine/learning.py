@@ -1,0 +1,115 @@
+"""What a round learns from what the sources said, before it decides: whom to believe, and what they differ about."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from open_florence.data_engine.decision import Candidate, Decision
+from open_florence.data_engine.filters import apply_filters
+from open_florence.data_engine.fusion import Fusion, is_human, learn
+from open_florence.data_engine.job import Job
+from open_florence.data_engine.migrations import Migration, migrate_candidate
+from open_florence.data_engine.reliability import Reliability
+from open_florence.data_engine.round_folder import rounds
+from open_florence.data_engine.settle import Settlement
+from open_florence.data_engine.stability import unstable_labels
+from open_florence.data_engine.work import slices
+from open_florence.schema import Annotation, Region
+
+BOXES = "<OD>"
+AUDITED = "kept for the audit: what people said about this image is the truth it is measured with"
+
+
+def settlement(job: Job, sources: Sequence[str]) -> Settlement:
+    """The rules by which this round decides between the sources, the first of which is trusted most.
+
+    The same for the same candidates, whatever the order they came in. What was learnt is written beside the round.
+    """
+    recipe = job.recipe
+    images = job.round.images()[: recipe.fit_images]
+    said = list(_filtered(job, images, sources))
+    fusion = None
+    if any(annotation.task == BOXES for candidates in said for annotation in candidates):
+        reliability = _learn(said, sources, recipe.ontology.names)
+        job.round.write(f"reliability-{len(sources)}.json", _plain(asdict(reliability)))
+        fusion = Fusion(reliability, recipe.keep)
+    return Settlement(recipe.filters, fusion, recipe.choices, sources)
+
+
+def unstable(job: Job, sources: Sequence[str]) -> list[str]:
+    """The classes about which sources differ beyond chance, a sentence each."""
+    images = job.round.images()[: job.recipe.fit_images]
+    said = (
+        [Candidate(str(number), annotation) for number, annotation in enumerate(annotations)]
+        for annotations in _filtered(job, images, sources)
+    )
+    return [one.sentence for one in unstable_labels(said)]
+
+
+def withhold(job: Job, image: str, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Decision]]:
+    """Candidates without what people said about an image of the audit split, and that as dropped decisions."""
+    split = job.recipe.split
+    if split is None or image not in {sample.id for sample in split.samples}:
+        return list(candidates), []
+    human = [c for c in candidates if is_human(c.annotation)]
+    return (
+        [c for c in candidates if not is_human(c.annotation)],
+        [Decision(c.annotation, "dropped", AUDITED, (c.id,)) for c in human],
+    )
+
+
+def pending(job: Job) -> dict[int, list[Migration]]:
+    """Round -> the migrations of classes that its rows have not been through."""
+    known = {one.number: set(one.facts().get("migrations", ())) for one in rounds(job.round.labels)}
+    migrations = job.recipe.ontology.migrations
+    found = {number: [m for m in migrations if m.id not in been] for number, been in known.items()}
+    return {number: left for number, left in found.items() if left}
+
+
+def migrated(candidates: Sequence[Candidate], left: dict[int, list[Migration]]) -> list[Decision]:
+    """What migrations make of the candidates that are older than they; those that they do not touch are left out."""
+    decisions: list[Decision] = []
+    for candidate in candidates:
+        made = migrate_candidate(candidate, left.get(candidate.annotation.round, ()))
+        if [decision.annotation for decision in made] != [candidate.annotation]:
+            decisions += made
+    return decisions
+
+
+def _filtered(job: Job, images: Sequence[str], sources: Collection[str]) -> Iterator[list[Annotation]]:
+    """What the filters leave of what was said about each image."""
+    for part in slices(images, 512):
+        samples, _ = job.samples(part)
+        said = job.said(part, sources)
+        for image, sample in samples.items():
+            candidates, _ = withhold(job, image, said.candidates[image])
+            whole = [c for c in candidates if not is_human(c.annotation) or c.annotation.complete]
+            decisions = apply_filters(job.recipe.filters, sample, whole)
+            yield [decision.annotation for decision in decisions if decision.status == "kept"]
+
+
+def _learn(said: Sequence[Sequence[Annotation]], sources: Sequence[str], classes: Sequence[str]) -> Reliability:
+    """How far each source can be believed about boxes; what people said is the truth.
+
+    A last image, of which nothing is asked, names all sources and classes: one that is met only later is known, too.
+    """
+    truth: list[Sequence[Region] | None] = []
+    for of_image in said:
+        human = [a.regions for a in of_image if a.task == BOXES and is_human(a)]
+        truth.append(human[-1] if human else None)
+    everybody = [Annotation(BOXES, source=source) for source in sources]
+    everything = [Region.box(0, 0, 1, 1, label=name) for name in classes]
+    return learn([*said, everybody], BOXES, truth=[*truth, everything])
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tuples as lists."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
