@@ -86,7 +86,7 @@ class Specialist(Protocol):
         ...
 
 
-def load_specialist(name: str, **options: Any) -> Specialist:
+def load_specialist(name: str, /, **options: Any) -> Specialist:
     """The specialist of a row of `SPECIALISTS`, or of an installed package's entry point, made with `options`.
 
     Raises OpenFlorenceError for a name there is not, an option it does not know, whatever it lacks (a program, a
