@@ -67,6 +67,9 @@ class FusionConfig(Strict):
     """The least probability of being something."""
     images: Count = 5000
     """Images from which it is learnt how far each source can be believed, at most."""
+    audited: bool = False
+    """Whether the truth of the audit split counts in that, too. It is the only thing the split is ever used for besides
+    judging, makes what the audit says a little too good, and helps where one source has nobody to be compared with."""
 
 
 class TrainConfig(Strict):
@@ -84,6 +87,8 @@ class TrainConfig(Strict):
     learning_rate: Positive | None = None
     any_way_up: bool = False
     """Images have no up and down."""
+    views: Literal[1, 2, 8] = 1
+    """In how many views of an image the student's boxes have to agree when it annotates."""
     rare: Share = 0.1
     """A class on a smaller share of the images is drawn more often; 0 draws all images alike."""
     seed: int = 0

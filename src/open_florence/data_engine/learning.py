@@ -31,10 +31,15 @@ def settlement(job: Job, sources: Sequence[str]) -> Settlement:
     """
     recipe = job.recipe
     images = job.round.images()[: recipe.fit_images]
-    said = list(_filtered(job, images, sources))
+    audited = {sample.id: sample for sample in recipe.split.samples} if recipe.split and recipe.learn_from_audit else {}
+    if audited:
+        images = sorted({*images, *(audited.keys() & set(job.round.images()))})
+    found = dict(_filtered(job, images, sources))
+    said = list(found.values())
+    truth = [_truth(audited[image].annotations if image in audited else of_image) for image, of_image in found.items()]
     fusion = None
     if any(annotation.task == BOXES for candidates in said for annotation in candidates):
-        reliability = _learn(said, sources, recipe.ontology.names)
+        reliability = _learn(said, truth, sources, recipe.ontology.names)
         job.round.write(f"reliability-{len(sources)}.json", _plain(asdict(reliability)))
         fusion = Fusion(reliability, recipe.keep)
     return Settlement(recipe.filters, fusion, recipe.choices, sources)
@@ -45,7 +50,7 @@ def unstable(job: Job, sources: Sequence[str]) -> list[str]:
     images = job.round.images()[: job.recipe.fit_images]
     said = (
         [Candidate(str(number), annotation) for number, annotation in enumerate(annotations)]
-        for annotations in _filtered(job, images, sources)
+        for _, annotations in _filtered(job, images, sources)
     )
     return [one.sentence for one in unstable_labels(said)]
 
@@ -80,8 +85,8 @@ def migrated(candidates: Sequence[Candidate], left: dict[int, list[Migration]]) 
     return decisions
 
 
-def _filtered(job: Job, images: Sequence[str], sources: Collection[str]) -> Iterator[list[Annotation]]:
-    """What the filters leave of what was said about each image."""
+def _filtered(job: Job, images: Sequence[str], sources: Collection[str]) -> Iterator[tuple[str, list[Annotation]]]:
+    """Images, and what the filters leave of what was said about each."""
     for part in slices(images, 512):
         samples, _ = job.samples(part)
         said = job.said(part, sources)
@@ -89,18 +94,25 @@ def _filtered(job: Job, images: Sequence[str], sources: Collection[str]) -> Iter
             candidates, _ = withhold(job, image, said.candidates[image])
             whole = [c for c in candidates if not is_human(c.annotation) or c.annotation.complete]
             decisions = apply_filters(job.recipe.filters, sample, whole)
-            yield [decision.annotation for decision in decisions if decision.status == "kept"]
+            yield image, [decision.annotation for decision in decisions if decision.status == "kept"]
 
 
-def _learn(said: Sequence[Sequence[Annotation]], sources: Sequence[str], classes: Sequence[str]) -> Reliability:
+def _truth(annotations: Sequence[Annotation]) -> Sequence[Region] | None:
+    """The boxes of an image as the last person said; None where nobody did."""
+    human = [a.regions for a in annotations if a.task == BOXES and is_human(a)]
+    return human[-1] if human else None
+
+
+def _learn(
+    said: Sequence[Sequence[Annotation]],
+    truth: Sequence[Sequence[Region] | None],
+    sources: Sequence[str],
+    classes: Sequence[str],
+) -> Reliability:
     """How far each source can be believed about boxes; what people said is the truth.
 
     A last image, of which nothing is asked, names all sources and classes: one that is met only later is known, too.
     """
-    truth: list[Sequence[Region] | None] = []
-    for of_image in said:
-        human = [a.regions for a in of_image if a.task == BOXES and is_human(a)]
-        truth.append(human[-1] if human else None)
     everybody = [Annotation(BOXES, source=source) for source in sources]
     everything = [Region.box(0, 0, 1, 1, label=name) for name in classes]
     return learn([*said, everybody], BOXES, truth=[*truth, everything])

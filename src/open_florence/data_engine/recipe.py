@@ -41,6 +41,8 @@ class Recipe:
     """The least probability of a fused box."""
     fit_images: int = 5000
     """Images from which it is learnt how far each source can be believed, at most."""
+    learn_from_audit: bool = False
+    """Whether the audit split's truth counts in that, too."""
     rare: float = 0.1
     """A class on a smaller share of the images is drawn more often."""
     split: AuditSplit | None = None
@@ -72,6 +74,7 @@ def recipe_of(folder: Path, config: EngineConfig, ontology: Ontology, split: Aud
         student=FlorenceStudent(train, train.tasks or config.tasks) if train else None,
         keep=config.fusion.keep,
         fit_images=config.fusion.images,
+        learn_from_audit=config.fusion.audited,
         rare=train.rare if train else 0.0,
         split=split,
         guard=config.guard,

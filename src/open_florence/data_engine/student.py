@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from open_florence.data_engine.child import Make
 from open_florence.data_engine.config import TrainConfig
@@ -75,7 +75,8 @@ class FlorenceStudent:
         from open_florence.specialists import load_specialist
 
         plain = [task for task in self.tasks if task not in TASKS or TASKS[task].query == "none"]
-        options = {"device": self.config.device} if self.config.device else {}
+        options: dict[str, Any] = {"device": self.config.device} if self.config.device else {}
+        options["views"] = self.config.views
         make = partial(load_specialist, "florence", model=str(checkpoint), tasks=plain, **options)
         return Employed(make, STUDENT, timeout=self.config.timeout, batch=self.config.batch)
 
