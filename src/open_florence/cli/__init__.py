@@ -19,6 +19,7 @@ from open_florence.cli.annotate import annotate, report
 from open_florence.cli.calibrate import calibrate
 from open_florence.cli.data import data
 from open_florence.cli.embed import embed
+from open_florence.cli.engine import engine
 from open_florence.cli.finetune import finetune
 from open_florence.cli.models import convert, evaluate
 from open_florence.cli.predict import predict
@@ -43,7 +44,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     data,
     scenes,
 )
-"""Every subcommand, in the order of the help page; the name of the function is the name of the command."""
+"""Every subcommand, in the order of the help page; the name of the function is the name of the command. `engine` has
+subcommands of its own and comes last."""
 
 app = typer.Typer(
     add_completion=False,
@@ -53,6 +55,7 @@ app = typer.Typer(
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(engine)
 
 
 def _print_version(asked: bool) -> None:
