@@ -42,7 +42,7 @@ tasks = ["<OD>"]
 
 [[specialist]]
 name = "labels"
-path = "teaching.jsonl"
+labels = "teaching.jsonl"
 
 [fusion]
 audited = true

@@ -174,10 +174,10 @@ def resolve(folder: Path, value: str) -> str:
 
 
 def resolve_options(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Options in which a text with a separator, naming what is there, is a path from anywhere."""
+    """Options in which a text with a separator or a suffix, naming what is there, is a path from anywhere."""
 
     def found(value: Any) -> Any:
-        if not isinstance(value, str) or "/" not in value or "://" in value:
+        if not isinstance(value, str) or "://" in value or not ("/" in value or Path(value).suffix):
             return value
         place = folder / Path(value).expanduser()
         return str(place.absolute()) if place.exists() else value
