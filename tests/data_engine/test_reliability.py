@@ -63,3 +63,10 @@ def test_nothing_at_all_is_no_error() -> None:
     real, classes = found.judge(gather({"a": [Region.box(0, 0, 5, 5, label="cat")]}))
     assert 0 < real[0] < 1
     assert classes.shape == (1, 1)
+
+
+def test_where_people_alone_have_labelled_there_is_nobody_to_judge() -> None:
+    found = Reliability.fit([[], []], [], ["cat"])
+    assert found.sources == ()
+    real, classes = found.judge([])
+    assert (real.shape, classes.shape) == ((0,), (0, 1))

@@ -124,7 +124,7 @@ def _matrices(labels: Whole, belief: Array, weights: Array, per_class: bool, own
     weighted = belief * weights[:, None]
     mass = weighted.sum(axis=0) + 1
     calls = [_matrix(labels[:, s], weighted, classes, per_class) for s in range(labels.shape[1])]
-    return ClassVotes(np.stack(calls), mass / mass.sum(), own)
+    return ClassVotes(np.array(calls).reshape(-1, classes, classes), mass / mass.sum(), own)
 
 
 def _matrix(labels: Whole, weighted: Array, classes: int, per_class: bool) -> Array:

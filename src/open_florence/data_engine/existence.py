@@ -66,8 +66,10 @@ def encode(fired: NDArray[np.bool_]) -> Whole:
 
 
 def estimate(fired: NDArray[np.bool_], bins: Whole, known: Whole) -> Existence:
-    """The model of N clusters. `known` (N,): 1 a person says something is there, 0 nothing, -1 nobody has looked."""
+    """The model of N clusters; of nobody where there are no sources. `known` (N,): 1 a person says something is there, 0 nothing, -1 nobody has looked."""
     sources = fired.shape[1]
+    if sources == 0:
+        return Existence(np.zeros(0), np.zeros((0, BINS)), np.zeros((0, BINS)), {})
     if sources == 1:
         return _single(fired, bins, known)
     enough = min(3, sources)
