@@ -2,8 +2,8 @@
 
 python benchmarks/engine/cells.py BCCD --out runs/engine_cells --arm engine
 
-BCCD is a folder of Pascal VOC files. A fifth of the images (the test part of `open-florence finetune`) is kept apart from
-everything. Of the rest thirty keep their labels and the others' are hidden. Arms: "engine" runs rounds of the data
+BCCD is a folder of Pascal VOC files. A fifth of the images (the test part of `open-florence finetune`) is kept apart
+from everything. Of the rest thirty keep their labels and the others' are hidden. Arms: "engine" runs rounds of the data
 engine (twenty labelled images to learn from, ten for the audit); "few" trains on the thirty; "all" on every image's
 human labels. All train for the same steps, with the same restarts. Judged: AP50 on the part kept apart, and the labels
 that each makes of the hidden images, both with eight views.
