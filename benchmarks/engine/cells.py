@@ -36,6 +36,8 @@ from open_florence.training.augment import Augmentation
 from open_florence.training.finetune import FinetuneConfig, finetune
 
 TEACHING, AUDITED = 20, 10
+LEAST = (0.0, 0.3, 0.5, 0.7)
+"""Scores from which a label counts, as somebody would choose without knowing the truth."""
 ENGINE = """\
 images = ["images.txt"]
 tasks = ["<OD>"]
@@ -132,11 +134,11 @@ def main(
         else:
             known = [*parts["teaching"], *parts["audited"], *(parts["hidden"] if arm == "all" else [])]
             checkpoint = _train(known, checkpoint, out / f"{arm}-{number}", steps, side)
-            labels = look(checkpoint, parts["hidden"])
+            labels = look(checkpoint, parts["hidden"]) if arm == "few" else []
         record = {
             "arm": arm,
             "round": number,
-            "labels": {str(least): agreement(parts["hidden"], labels, least) for least in (0.0, 0.3, 0.5)},
+            "labels": {str(least): agreement(parts["hidden"], labels, least) for least in LEAST if labels},
             "test": ranks(parts["test"], look(checkpoint, parts["test"])),
         }
         with (out / "cells.jsonl").open("a") as log:
