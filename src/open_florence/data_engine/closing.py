@@ -34,7 +34,8 @@ def train(job: Job) -> dict[str, Any]:
     assert student is not None
     samples, excluded = training_samples(job)
     if not samples:
-        raise OpenFlorenceError(f"round {job.number} kept no label to train on: see open-florence engine status")
+        why = f": {len(excluded)} images are left out, {next(iter(excluded.values()))}" if excluded else ""
+        raise OpenFlorenceError(f"round {job.number} has no label to train on{why}; see open-florence engine status")
     weights = image_weights(samples, job.recipe.rare)
     if job.recipe.split is not None:
         job.recipe.split.refuse(samples)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,15 @@ def init(folder: Path, images: Sequence[str | Path], ontology: Path | None = Non
     """
     if (folder / NAME).exists():
         raise OpenFlorenceError(f"{folder} holds an engine already: go on with open-florence engine run {folder}")
-    places = [str(place) if "://" in str(place) else str(Path(place).absolute()) for place in images]
+    places = [str(place) if "://" in str(place) else os.path.abspath(place) for place in images]
     find_images(places, folder)
     classes = _ontology_text(ontology)
     human = ""
     if labels is not None:
         if not labels.exists():
             raise OpenFlorenceError(f"there is no file or folder {labels}")
-        human = f'\n[[specialist]]\nname = "labels"\npath = {_quoted(str(labels.absolute()))}\n'
-    audit = f"labels = {_quoted(str(labels.absolute()))}\n" if labels else ""
+        human = f'\n[[specialist]]\nname = "labels"\nlabels = {_quoted(os.path.abspath(labels))}\n'
+    audit = f"labels = {_quoted(os.path.abspath(labels))}\n" if labels else ""
     text = TEMPLATE.format(images=", ".join(map(_quoted, places)), labels=human, audit=audit)
     write_whole(folder / ONTOLOGY, [classes.encode()])
     Ontology.load(folder / ONTOLOGY)

@@ -11,6 +11,7 @@ from open_florence.data.store import Row, Store
 from open_florence.data_engine.audit_split import MANIFEST as SPLIT
 from open_florence.data_engine.audit_split import AuditSplit
 from open_florence.data_engine.decision import Candidate
+from open_florence.data_engine.enhance import SOURCES
 from open_florence.data_engine.job import LABELS, level_of
 from open_florence.data_engine.review_item import read_queue, write_queue
 from open_florence.data_engine.review_label_studio import read_label_studio_review, write_label_studio_review
@@ -95,7 +96,10 @@ def take_verdicts(labels: Path, chosen: RoundFolder, path: Path, on_error: Calla
 
 
 def _claimed(labels: Path, chosen: RoundFolder) -> Iterator[tuple[Sample, list[Candidate]]]:
-    """The images of a round with what every source said, and their labels with the ids of their rows."""
+    """The images of a round with what every source said, and their labels with the ids of their rows.
+
+    What enhancers added is left out: it follows from other labels, and is right where they are.
+    """
     store, manifest = Store(labels / "store"), chosen.manifest() or {}
     split = AuditSplit.load(labels / "audit") if (labels / "audit" / SPLIT).exists() else None
     audited = {sample.id for sample in split.samples} if split else set()
@@ -108,7 +112,8 @@ def _claimed(labels: Path, chosen: RoundFolder) -> Iterator[tuple[Sample, list[C
         kept: dict[str, list[Candidate]] = {}
         where = {"step": manifest["labels"], "round": chosen.number, "status": "kept"}
         for row in store.rows(image=part, at=manifest["tag"], **where):
-            kept.setdefault(row.image, []).append(Candidate(row.id, row.annotation))
+            if row.annotation.source not in SOURCES:
+                kept.setdefault(row.image, []).append(Candidate(row.id, row.annotation))
         for picture in store.images(ids=part):
             own = sorted(kept.get(picture.id, ()), key=lambda one: one.id)
             path = str(store.open(picture))
