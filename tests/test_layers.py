@@ -55,7 +55,6 @@ WITHOUT_TORCH = {
 ONLY_IN = {
     "cv2": {"scenes", "specialists"},
     "lance": {"data"},
-    "pytesseract": {"specialists"},
     "transformers": {"specialists"},
     "spacy": {"noun_phrases"},
     "supervision": {"report", "data"},
