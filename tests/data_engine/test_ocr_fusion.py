@@ -90,6 +90,17 @@ def test_a_line_of_another_number_of_words_is_shared_out_by_letters():
     assert cut_lines({"a": [line], "b": []})["a"] == [line]
 
 
+def test_one_place_holds_the_words_of_one_reader():
+    pieces = read("a", word("GRAND", 0, 0, 0.95, 30), word("T", 31, 0, 0.7, 8), word("far", 150, 0, 0.7))
+    whole = read("b", word("GRANDT", 0, 0, 0.8, 100))
+    words, _, *dropped = fuse(pieces, whole)
+    assert [region.label for region in words.annotation.regions] == ["GRAND", "T", "far"]
+    assert [(d.annotation.source, d.annotation.regions[0].label) for d in dropped] == [("b@1", "GRANDT")]
+    assert dropped[0].reason == "lone word: in its place stands another reader's word"
+    nested = fuse(read("a", word("A", 0, 0, 0.9, 100), word("B", 10, 0, 0.8)), read("b", word("far", 150, 0)))
+    assert [region.label for region in nested[0].annotation.regions] == ["A", "B", "far"]
+
+
 def test_texts_of_the_readers_are_replaced_by_the_fused_words():
     text = Candidate("t", Annotation(TEXT, "GARBLED", source="a@1"))
     decisions = fuse(read("a", word("STOP", 0, 0)), read("b", word("STOP", 0, 0)), text)

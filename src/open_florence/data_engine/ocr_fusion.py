@@ -8,7 +8,7 @@ that counts how sure the voters are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ TEXT = "<OCR>"
 UNSAID = 0.6
 """How sure a reader is taken to be that gives no score."""
 INSIDE = 0.6
-"""The share of a word's box that lies in a line's, from which it is a word of that line."""
+"""The share of a word's box that lies in another, from which it is a word of that line, or the same word."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,14 @@ class OcrFusion:
         """The words that are kept, and those that are not, by source and reason."""
         kept: list[Region] = []
         dropped: dict[tuple[str, str], list[Region]] = defaultdict(list)
+        lone: list[tuple[str, Region, float]] = []
+        places: list[tuple[Region, Collection[str]]] = []
         for cluster in gather(read, self.overlap):
             members = {source: (word, self._sure(source, word)) for source, word in cluster.members.items()}
             if len(members) == 1:
                 ((source, (word, sure)),) = members.items()
                 if sure >= (least := self._lone(source)):
-                    kept.append(replace(word, score=sure, label_score=None))
+                    lone.append((source, word, sure))
                 else:
                     dropped[source, f"lone word: no other reader saw it, and its score is under {least:g}"].append(word)
                 continue
@@ -102,11 +104,18 @@ class OcrFusion:
             )
             if enough:
                 kept.append(replace(members[winner][0], score=probability[best], label_score=None))
+                places.append((kept[-1], members.keys()))
             for source, (word, _) in members.items():
                 if not enough:
                     dropped[source, "in dispute: the readers do not agree on the word, and none is sure"].append(word)
                 elif _key(word.label) != best:
                     dropped[source, f"outvoted: {winner} read it otherwise"].append(word)
+        for source, word, sure in sorted(lone, key=lambda one: (-one[2], one[0], one[1].parts)):
+            if any(source not in readers and _one_place(word, other) for other, readers in places):
+                dropped[source, "lone word: in its place stands another reader's word"].append(word)
+                continue
+            kept.append(replace(word, score=sure, label_score=None))
+            places.append((word, (source,)))
         return kept, dict(dropped)
 
     def _sure(self, source: str, word: Region) -> float:
@@ -152,6 +161,13 @@ def cut_lines(read: Mapping[str, Sequence[Region]]) -> dict[str, list[Region]]:
             else:
                 cut[source] += _shares(region, said)
     return cut
+
+
+def _one_place(a: Region, b: Region) -> bool:
+    """Whether the smaller of two boxes lies in the other, so that they cannot both be words of their own."""
+    boxes = np.array([region_box(a.parts), region_box(b.parts)])  # (2, 4)
+    shared = np.concatenate([boxes[:, :2].max(axis=0), boxes[:, 2:].min(axis=0)])[None]  # (1, 4)
+    return bool(box_area(shared)[0] >= INSIDE * max(float(box_area(boxes).min()), 1e-9))
 
 
 def _inside(line: Array, words: Sequence[Region], boxes: Array) -> list[Region]:
