@@ -14,6 +14,7 @@ from open_florence.data_engine import student as students
 from open_florence.data_engine.config import read_config
 from open_florence.data_engine.engine import Engine, init
 from open_florence.data_engine.export import default_place, export
+from open_florence.data_engine.learning import judge_boxes
 from open_florence.data_engine.recipe import Recipe, recipe_of
 from open_florence.data_engine.review_item import read_queue
 from open_florence.data_engine.reviewing import take_verdicts, write_label_studio, write_page
@@ -23,7 +24,7 @@ from open_florence.data_engine.student import FlorenceStudent, Graduate
 from open_florence.data_engine.verdicts import Verdict, write_verdicts
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import image_id
-from open_florence.schema import Annotation, Sample
+from open_florence.schema import Annotation, Region, Sample
 
 CLASSES = ("cat", "dog", "bird")
 
@@ -121,6 +122,28 @@ def test_a_round_from_the_file(tmp_path, photos, human, fakes):
     assert manifest["steps"]["train"]["images"] == 5
     assert len(json.loads((folder / "rounds" / "001" / "audit.json").read_bytes())["images"]) == 3
     assert (folder / "audit" / "manifest.json").exists()
+
+
+def test_thresholds_are_fitted_on_the_audit_split(tmp_path, photos, human, fakes):
+    wanted = '[[filter]]\nname = "score"\nprecision = 0.9\n'
+    with pytest.raises(OpenFlorenceError, match=r"\[audit\] names none"):
+        Engine(written(tmp_path / "labels", more=wanted)).run()
+    folder = written(tmp_path / "labels", more=wanted + '[audit]\nlabels = "../human.jsonl"\nnear = 0')
+    Engine(folder).run()
+    assert json.loads((folder / "rounds" / "001" / "thresholds-3.json").read_bytes())["default"] == 0.3
+    reasons = [reason for (reason,) in Store(folder / "store").tally("reason", step="filter", status="dropped")]
+    assert any(reason.startswith("score: ") for reason in reasons)
+
+
+def test_a_box_is_right_once():
+    cat, dog = (Region.box(0, 0, 10, 10, label=label, score=0.5) for label in ("cat", "dog"))
+    better, far = replace(cat, score=0.9), Region.box(50, 50, 60, 60, label="cat", score=0.7)
+    assert judge_boxes([cat, better, far, dog], [cat]) == [
+        ("cat", 0.9, True),
+        ("cat", 0.7, False),
+        ("cat", 0.5, False),
+        ("dog", 0.5, False),
+    ]
 
 
 def test_the_split_is_chosen_before_anything_is_trained(tmp_path, photos, human, fakes):

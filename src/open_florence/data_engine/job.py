@@ -59,6 +59,8 @@ class Job:
         size = int(self.round.facts()["shard"])
         parts = {shard_id(self.number, step, what, k): part for k, part in enumerate(slices(images, size))}
         name = step if what == LABELS else f"{step} {what}"
+        if not parts:
+            return
 
         def one(shard: str) -> None:
             started = time.monotonic()

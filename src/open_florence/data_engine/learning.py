@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from open_florence.data_engine.clusters import SAME
 from open_florence.data_engine.decision import Candidate, Decision
 from open_florence.data_engine.filters import apply_filters
 from open_florence.data_engine.fusion import Fusion, is_human, learn
 from open_florence.data_engine.job import Job
 from open_florence.data_engine.migrations import Migration, migrate_candidate
+from open_florence.data_engine.partition import Filter
+from open_florence.data_engine.region_filters import score
 from open_florence.data_engine.reliability import Reliability
 from open_florence.data_engine.round_folder import rounds
 from open_florence.data_engine.settle import Settlement
 from open_florence.data_engine.stability import unstable_labels
+from open_florence.data_engine.thresholds import fit_thresholds
 from open_florence.data_engine.work import slices
 from open_florence.schema import Annotation, Region
+from open_florence.selection import overlap, region_score
 
 BOXES = "<OD>"
 AUDITED = "kept for the audit: what people said about this image is the truth it is measured with"
@@ -29,12 +34,12 @@ def settlement(job: Job, sources: Sequence[str]) -> Settlement:
 
     The same for the same candidates, whatever the order they came in. What was learnt is written beside the round.
     """
-    recipe = job.recipe
+    recipe, filters = job.recipe, filters_of(job, sources)
     images = job.round.images()[: recipe.fit_images]
     audited = {sample.id: sample for sample in recipe.split.samples} if recipe.split and recipe.learn_from_audit else {}
     if audited:
         images = sorted({*images, *(audited.keys() & set(job.round.images()))})
-    found = dict(_filtered(job, images, sources))
+    found = dict(_filtered(job, images, sources, filters))
     said = list(found.values())
     truth = [_truth(audited[image].annotations if image in audited else of_image) for image, of_image in found.items()]
     fusion = None
@@ -42,7 +47,7 @@ def settlement(job: Job, sources: Sequence[str]) -> Settlement:
         reliability = _learn(said, truth, sources, recipe.ontology.names)
         job.round.write(f"reliability-{len(sources)}.json", _plain(asdict(reliability)))
         fusion = Fusion(reliability, recipe.keep)
-    return Settlement(recipe.filters, fusion, recipe.choices, sources)
+    return Settlement(filters, fusion, recipe.choices, sources)
 
 
 def unstable(job: Job, sources: Sequence[str]) -> list[str]:
@@ -50,9 +55,39 @@ def unstable(job: Job, sources: Sequence[str]) -> list[str]:
     images = job.round.images()[: job.recipe.fit_images]
     said = (
         [Candidate(str(number), annotation) for number, annotation in enumerate(annotations)]
-        for _, annotations in _filtered(job, images, sources)
+        for _, annotations in _filtered(job, images, sources, filters_of(job, sources))
     )
     return [one.sentence for one in unstable_labels(said)]
+
+
+def filters_of(job: Job, sources: Sequence[str]) -> list[Filter]:
+    """The recipe's filters, with thresholds fitted on the audit split where a precision is wanted."""
+    recipe = job.recipe
+    if recipe.precision is None or recipe.split is None:
+        return list(recipe.filters)
+    truth = {sample.id: _truth(sample.annotations) for sample in recipe.split.samples}
+    images = [image for image in job.round.images() if truth.get(image) is not None]
+    judged = [
+        one
+        for image, annotations in _filtered(job, images, sources, recipe.filters)
+        for annotation in annotations
+        if annotation.task == BOXES
+        for one in judge_boxes(annotation.regions, truth[image] or ())
+    ]
+    thresholds = fit_thresholds(judged, recipe.precision)
+    job.round.write(f"thresholds-{len(sources)}.json", thresholds)
+    return [*recipe.filters, score(thresholds, recipe.ontology)]
+
+
+def judge_boxes(found: Sequence[Region], true: Sequence[Region]) -> list[tuple[str, float, bool]]:
+    """(class, score, whether it is right) of each box found: right is the best on a true one of its class (IoU 0.5)."""
+    left, judged = list(true), []
+    for region in sorted(found, key=region_score, reverse=True):
+        same = next((t for t in left if t.label == region.label and overlap(region, t) >= SAME), None)
+        if same is not None:
+            left.remove(same)
+        judged.append((region.label, region_score(region), same is not None))
+    return judged
 
 
 def withhold(job: Job, image: str, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Decision]]:
@@ -85,7 +120,9 @@ def migrated(candidates: Sequence[Candidate], left: dict[int, list[Migration]]) 
     return decisions
 
 
-def _filtered(job: Job, images: Sequence[str], sources: Collection[str]) -> Iterator[tuple[str, list[Annotation]]]:
+def _filtered(
+    job: Job, images: Sequence[str], sources: Collection[str], filters: Sequence[Filter]
+) -> Iterator[tuple[str, list[Annotation]]]:
     """Images, and what the filters leave of what was said about each."""
     for part in slices(images, 512):
         samples, _ = job.samples(part)
@@ -93,7 +130,7 @@ def _filtered(job: Job, images: Sequence[str], sources: Collection[str]) -> Iter
         for image, sample in samples.items():
             candidates, _ = withhold(job, image, said.candidates[image])
             whole = [c for c in candidates if not is_human(c.annotation) or c.annotation.complete]
-            decisions = apply_filters(job.recipe.filters, sample, whole)
+            decisions = apply_filters(filters, sample, whole)
             yield image, [decision.annotation for decision in decisions if decision.status == "kept"]
 
 

@@ -22,6 +22,8 @@ from open_florence.data_engine.ontology import Ontology
 from open_florence.data_engine.partition import Filter
 from open_florence.data_engine.student import FlorenceStudent, Student
 from open_florence.data_engine.texts import TextChoice
+from open_florence.data_engine.thresholds import fit_thresholds
+from open_florence.errors import OpenFlorenceError
 from open_florence.specialists import load_specialist, options_of
 
 
@@ -31,6 +33,8 @@ class Recipe:
 
     specialists: Sequence[Employed]
     filters: Sequence[Filter] = ()
+    precision: float | None = None
+    """How often boxes of each class are to be right: thresholds of scores are fitted for it on the audit split."""
     enhancers: Sequence[Enhancer] = ()
     choices: Sequence[Filter] = (TextChoice(), OcrFusion())
     """For tasks of which each knows one: one answer out of several."""
@@ -61,13 +65,14 @@ def recipe_of(folder: Path, config: EngineConfig, ontology: Ontology, split: Aud
             options.setdefault("classes", list(ontology.names))
         make = partial(load_specialist, one.name, **options)
         employed.append(Employed(make, one.name, one.isolate, one.timeout, one.batch))
-    tables = [{"name": one.name, **one.options} for one in config.filter]
+    tables, precision = _filter_tables(config, split)
     additions = [{"name": one.name, **one.options} for one in config.enhance]
     train = config.train
-    judged = {"filter": tables, "ontology": ontology.version, "fusion": plain(config.fusion)}
+    judged = {"filter": tables, "precision": precision, "ontology": ontology.version, "fusion": plain(config.fusion)}
     return Recipe(
         specialists=employed,
-        filters=make_filters(tables, ontology),
+        filters=make_filters(tables, ontology) if tables or precision is None else (),
+        precision=precision,
         enhancers=make_enhancers(additions, ontology, tasks=config.tasks),
         choices=(TextChoice(ontology), OcrFusion()),
         ontology=ontology,
@@ -86,3 +91,19 @@ def recipe_of(folder: Path, config: EngineConfig, ontology: Ontology, split: Aud
             "merge": judged,
         },
     )
+
+
+def _filter_tables(config: EngineConfig, split: AuditSplit | None) -> tuple[list[dict[str, Any]], float | None]:
+    """The [[filter]] tables, and the precision that one called "score" wants instead of thresholds.
+
+    Raises OpenFlorenceError where there is nothing to fit thresholds on.
+    """
+    tables = [{"name": one.name, **one.options} for one in config.filter]
+    fitted = [table for table in tables if table["name"] == "score" and "precision" in table]
+    if not fitted:
+        return tables, None
+    if split is None:
+        raise OpenFlorenceError('[[filter]] "score" fits thresholds on human labels, and [audit] names none')
+    precision = fitted[-1]["precision"]
+    fit_thresholds((), precision)
+    return [table for table in tables if table not in fitted], precision
