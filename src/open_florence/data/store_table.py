@@ -25,7 +25,8 @@ MERGED = 262_144
 """Rows of a file into which small ones are merged. Merging holds several columns of one in memory."""
 BATCH = 4096
 """Rows that are read at a time."""
-_CACHE = 64 * 2**20
+_INDEX_CACHE, _FILE_CACHE, _BUFFER = 64 * 2**20, 4 * 2**20, 32 * 2**20
+"""Bytes of indices and of tables of contents kept in memory, and read ahead; what Lance keeps by itself is gigabytes."""
 _LANCE = re.compile(r"LanceError\(\w+\): |, /\S+\.rs:[0-9:]+")
 """What Lance adds to the reason of an error."""
 
@@ -97,7 +98,7 @@ class Table:
         self._fixed = version is not None
         with one_sentence(f"{path} cannot be read"), locked(readers, shared=True):
             self._data = lance().dataset(
-                str(path), version=version, index_cache_size_bytes=_CACHE, metadata_cache_size_bytes=_CACHE
+                str(path), version=version, index_cache_size_bytes=_INDEX_CACHE, metadata_cache_size_bytes=_FILE_CACHE
             )
         self._shards: dict[str, int] = {}  # shard -> the fragment that holds it
         self._markers: dict[int, int] = {}  # fragment -> how many shards it holds
@@ -176,7 +177,7 @@ class Table:
                 batch_size=BATCH,
                 batch_readahead=2,
                 fragment_readahead=2,
-                io_buffer_size=_CACHE,
+                io_buffer_size=_BUFFER,
             ).to_batches()
 
     def take(self, address: int, column: str) -> Any:
