@@ -26,7 +26,7 @@ MERGED = 262_144
 BATCH = 4096
 """Rows that are read at a time."""
 _INDEX_CACHE, _FILE_CACHE, _BUFFER = 64 * 2**20, 4 * 2**20, 32 * 2**20
-"""Bytes of indices and of tables of contents kept in memory, and read ahead; what Lance keeps by itself is gigabytes."""
+"""Bytes of indices and of tables of contents kept in memory, and of rows read ahead; Lance itself takes gigabytes."""
 _LANCE = re.compile(r"LanceError\(\w+\): |, /\S+\.rs:[0-9:]+")
 """What Lance adds to the reason of an error."""
 
