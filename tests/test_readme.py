@@ -24,7 +24,10 @@ def test_every_command_and_option_exists() -> None:
     assert len(shown) >= 6
     for line in shown:
         _, name, *words = line.split("#")[0].split()
-        options = {option for parameter in commands[name].params for option in parameter.opts}
+        command = commands[name]
+        if hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, line
 
 
