@@ -70,3 +70,17 @@ def test_where_people_alone_have_labelled_there_is_nobody_to_judge() -> None:
     assert found.sources == ()
     real, classes = found.judge([])
     assert (real.shape, classes.shape) == ((0,), (0, 1))
+
+
+def test_sources_that_agree_to_the_pixel_share_the_box() -> None:
+    images = [gather(regions) for regions in world(50, {"a": 0.0, "b": 0.0})]
+    found = Reliability.fit(images, ["a", "b"], ["cat"])
+    assert np.allclose(found.box(images[0][0]), images[0][0].boxes[0])
+
+
+def test_a_source_that_was_not_there_is_a_stranger() -> None:
+    found = Reliability.fit([gather(r) for r in world(50, {"a": 0.01, "b": 0.03})], ["a", "b"], ["cat"])
+    (alone,) = gather({"new": [Region.box(0, 0, 20, 20, label="cat")]})
+    real, _ = found.judge([alone])
+    assert real[0] == pytest.approx(0.5)
+    assert found.box(alone) == (0, 0, 20, 20)

@@ -21,6 +21,8 @@ from open_florence.selection import region_score
 Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
+LEAST_VARIANCE = 1e-8
+"""Sources that agree to the pixel are no more exact than that, in squares of the box's side."""
 UNKNOWN, NOTHING = -1, 0
 """The truth of a cluster: nobody has looked; nothing is there; k + 1 is class k."""
 
@@ -71,14 +73,19 @@ class Reliability:
         return cls(tuple(sources), tuple(classes), edges, existence, votes, _variances(clusters, sources))
 
     def judge(self, clusters: Sequence[Cluster]) -> tuple[Array, Array]:
-        """(N,) the probability that each cluster is something, and (N, C) of each class if it is."""
+        """(N,) the probability that each cluster is something, and (N, C) of each class if it is.
+
+        What a source says that was not there when this was learnt counts for nothing.
+        """
         labels, bins = _arrays(clusters, self.sources, self.classes, self.edges)
         return self.existence.probability(labels >= 0, bins), self.votes.posterior(labels)
 
     def box(self, cluster: Cluster) -> tuple[float, float, float, float]:
         """The mean of the members' boxes, each weighted by how exact its source is."""
-        places = [self.sources.index(source) for source in cluster.members]
-        x1, y1, x2, y2 = np.average(cluster.boxes, axis=0, weights=1 / self.variances[places])
+        of_source = dict(zip(self.sources, self.variances, strict=True))
+        stranger = float(self.variances.max(initial=LEAST_VARIANCE))
+        weights = [1 / of_source.get(source, stranger) for source in cluster.members]
+        x1, y1, x2, y2 = np.average(cluster.boxes, axis=0, weights=weights)
         return float(x1), float(y1), float(x2), float(y2)
 
 
@@ -125,7 +132,7 @@ def _variances(clusters: Sequence[Cluster], sources: Sequence[str]) -> Array:
         np.concatenate([seen, np.full(len(sources), 0.1 * middle)]),
         rcond=None,
     )
-    return np.asarray(np.maximum(solved, 0.05 * middle), np.float64)
+    return np.asarray(np.maximum(solved, max(0.05 * middle, LEAST_VARIANCE)), np.float64)
 
 
 def _difference(cluster: Cluster, a: str, b: str) -> float:
