@@ -21,6 +21,9 @@ engine = typer.Typer(
     help="Label images by specialists, filter, train, label again, audit: round by round.",
 )
 
+SENTENCES = 10
+"""Reasons and warnings that are printed after a round; status has all."""
+
 Folder = Annotated[Path, typer.Argument(metavar="LABELS", help="The engine's folder.")]
 RoundOption = Annotated[
     int | None, typer.Option("--round", min=1, help="A finished round; the last promoted unless given.")
@@ -73,8 +76,11 @@ def run(
             raise
     for manifest in manifests:
         print(f"round {manifest['round']} is {'promoted' if manifest['promoted'] else 'not promoted'}:")
-        for sentence in (*manifest["reasons"], *manifest["warnings"]):
+        told = [*manifest["reasons"], *manifest["warnings"]]
+        for sentence in told[:SENTENCES]:
             print(f"  {sentence}")
+        if len(told) > SENTENCES:
+            print(f"  ... and {len(told) - SENTENCES} more")
     if not manifests:
         print(f"the round stopped after the step {until}")
     print(f"see open-florence engine status {labels}")

@@ -12,6 +12,7 @@ from open_florence.data.store import Row
 from open_florence.data_engine.balance import image_weights
 from open_florence.data_engine.drift import drift
 from open_florence.data_engine.job import Job
+from open_florence.data_engine.learning import as_classes, truth_of
 from open_florence.data_engine.profile import Profile
 from open_florence.data_engine.round_folder import MANIFEST, RoundFolder, now, rounds
 from open_florence.data_engine.work import slices
@@ -132,17 +133,17 @@ def _judge(job: Job, sources: Sequence[str], labels_step: str) -> Judgement:
     if split is None:
         return judge(None, None, job.recipe.guard)
     images = sorted({sample.id for sample in split.samples} & set(job.round.images()))
-    truth = [sample for sample in split.samples if sample.id in images]
+    truth = [sample for sample in truth_of(job) if sample.id in images]
     after = audit(
         _labelled(job, images, job.store.rows(image=images, step=labels_step, round=job.number, status="kept")), truth
     )
     said = job.said(images, sources)
     by_source = {}
     for source in sources:
-        own = [
-            Sample(image, "", (), tuple(c.annotation for c in said.candidates[image] if c.annotation.source == source))
-            for image in images
-        ]
+        own = []
+        for sample in truth:
+            answers = [c.annotation for c in said.candidates[sample.id] if c.annotation.source == source]
+            own.append(replace(sample, annotations=as_classes(job, sample, answers)))
         by_source[source] = audit(own, truth).to_json()
     job.round.write("audit-sources.json", by_source)
     after.write(job.round.path / "audit.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,14 @@ from open_florence.data_engine.fusion import Fusion, is_human, learn
 from open_florence.data_engine.job import Job
 from open_florence.data_engine.migrations import Migration, migrate_candidate
 from open_florence.data_engine.partition import Filter
-from open_florence.data_engine.region_filters import score
+from open_florence.data_engine.region_filters import inside_ontology, score
 from open_florence.data_engine.reliability import Reliability
 from open_florence.data_engine.round_folder import rounds
 from open_florence.data_engine.settle import Settlement
 from open_florence.data_engine.stability import unstable_labels
 from open_florence.data_engine.thresholds import fit_thresholds
 from open_florence.data_engine.work import slices
-from open_florence.schema import Annotation, Region
+from open_florence.schema import Annotation, Region, Sample
 from open_florence.selection import overlap, region_score
 
 BOXES = "<OD>"
@@ -36,28 +36,25 @@ def settlement(job: Job, sources: Sequence[str]) -> Settlement:
     """
     recipe, filters = job.recipe, filters_of(job, sources)
     images = job.round.images()[: recipe.fit_images]
-    audited = {sample.id: sample for sample in recipe.split.samples} if recipe.split and recipe.learn_from_audit else {}
+    audited = {sample.id: sample for sample in truth_of(job)} if recipe.learn_from_audit else {}
     if audited:
         images = sorted({*images, *(audited.keys() & set(job.round.images()))})
     found = dict(_filtered(job, images, sources, filters))
     said = list(found.values())
     truth = [_truth(audited[image].annotations if image in audited else of_image) for image, of_image in found.items()]
     fusion = None
-    if any(annotation.task == BOXES for candidates in said for annotation in candidates):
+    if any(annotation.task == BOXES for of_image in said for annotation in of_image):
         reliability = _learn(said, truth, sources, recipe.ontology.names)
         job.round.write(f"reliability-{len(sources)}.json", _plain(asdict(reliability)))
         fusion = Fusion(reliability, recipe.keep)
+    candidates = [[Candidate(str(n), annotation) for n, annotation in enumerate(of_image)] for of_image in said]
+    job.round.write(f"unstable-{len(sources)}.json", [one.sentence for one in unstable_labels(candidates)])
     return Settlement(filters, fusion, recipe.choices, sources)
 
 
 def unstable(job: Job, sources: Sequence[str]) -> list[str]:
-    """The classes about which sources differ beyond chance, a sentence each."""
-    images = job.round.images()[: job.recipe.fit_images]
-    said = (
-        [Candidate(str(number), annotation) for number, annotation in enumerate(annotations)]
-        for _, annotations in _filtered(job, images, sources, filters_of(job, sources))
-    )
-    return [one.sentence for one in unstable_labels(said)]
+    """The classes about which the sources differ beyond chance, a sentence each, as `settlement` found them."""
+    return list(job.round.read(f"unstable-{len(sources)}.json") or ())
 
 
 def filters_of(job: Job, sources: Sequence[str]) -> list[Filter]:
@@ -65,7 +62,7 @@ def filters_of(job: Job, sources: Sequence[str]) -> list[Filter]:
     recipe = job.recipe
     if recipe.precision is None or recipe.split is None:
         return list(recipe.filters)
-    truth = {sample.id: _truth(sample.annotations) for sample in recipe.split.samples}
+    truth = {sample.id: _truth(sample.annotations) for sample in truth_of(job)}
     images = [image for image in job.round.images() if truth.get(image) is not None]
     judged = [
         one
@@ -77,6 +74,21 @@ def filters_of(job: Job, sources: Sequence[str]) -> list[Filter]:
     thresholds = fit_thresholds(judged, recipe.precision)
     job.round.write(f"thresholds-{len(sources)}.json", thresholds)
     return [*recipe.filters, score(thresholds, recipe.ontology)]
+
+
+def truth_of(job: Job) -> list[Sample]:
+    """The samples of the audit split as the ontology is now."""
+    samples = job.recipe.split.samples if job.recipe.split else ()
+    return [replace(sample, annotations=as_classes(job, sample, sample.annotations)) for sample in samples]
+
+
+def as_classes(job: Job, sample: Sample, annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
+    """Annotations with the classes of the ontology by its names, and no others."""
+    ontology = job.recipe.ontology
+    candidates = [Candidate(str(number), annotation) for number, annotation in enumerate(annotations)]
+    renamed = [d for c in candidates for d in migrate_candidate(c, ontology.migrations) if d.status == "kept"]
+    decisions = inside_ontology(ontology)(sample, [Candidate(d.parents[0], d.annotation) for d in renamed])
+    return tuple(d.annotation for d in decisions if d.status == "kept")
 
 
 def judge_boxes(found: Sequence[Region], true: Sequence[Region]) -> list[tuple[str, float, bool]]:
