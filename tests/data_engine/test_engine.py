@@ -11,10 +11,13 @@ from open_florence.data import read, write
 from open_florence.data.store import Store
 from open_florence.data_engine import recipe as recipes
 from open_florence.data_engine import student as students
+from open_florence.data_engine.audit_split import AuditSplit
 from open_florence.data_engine.config import read_config
 from open_florence.data_engine.engine import Engine, init
 from open_florence.data_engine.export import default_place, export
-from open_florence.data_engine.learning import judge_boxes
+from open_florence.data_engine.job import Job
+from open_florence.data_engine.learning import judge_boxes, truth_of
+from open_florence.data_engine.ontology import Ontology
 from open_florence.data_engine.recipe import Recipe, recipe_of
 from open_florence.data_engine.review_item import read_queue
 from open_florence.data_engine.reviewing import take_verdicts, write_label_studio, write_page
@@ -22,6 +25,7 @@ from open_florence.data_engine.round_folder import RoundFolder, rounds
 from open_florence.data_engine.status import show, status
 from open_florence.data_engine.student import FlorenceStudent, Graduate
 from open_florence.data_engine.verdicts import Verdict, write_verdicts
+from open_florence.data_engine.work import Locks
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import image_id
 from open_florence.schema import Annotation, Region, Sample
@@ -85,8 +89,6 @@ def test_what_init_writes_can_be_run(tmp_path, photos, classes, human):
     assert config.images == (str(photos),)
     assert [one.name for one in config.specialist] == ["florence", "labels"]
     assert (config.train.model, config.audit.labels) == ("tiny", str(human))
-    from open_florence.data_engine.ontology import Ontology
-
     ontology = Ontology.load(tmp_path / "labels" / "ontology.toml")
     assert ontology.names == CLASSES
     recipe = recipe_of(tmp_path / "labels", config, ontology, None)
@@ -133,6 +135,23 @@ def test_thresholds_are_fitted_on_the_audit_split(tmp_path, photos, human, fakes
     assert json.loads((folder / "rounds" / "001" / "thresholds-3.json").read_bytes())["default"] == 0.3
     reasons = [reason for (reason,) in Store(folder / "store").tally("reason", step="filter", status="dropped")]
     assert any(reason.startswith("score: ") for reason in reasons)
+
+
+def test_the_truth_is_read_by_the_ontology(tmp_path, photos, human, fakes):
+    folder = written(tmp_path / "labels", more='[audit]\nlabels = "../human.jsonl"\nnear = 0')
+    (folder / "ontology.toml").write_text(
+        '[[class]]\nname = "feline"\n[[class]]\nname = "hound"\nsynonyms = ["dog"]\n'
+        '[[migration]]\nid = "1"\nchange = "rename"\nfrom = "cat"\nto = "feline"\n'
+    )
+    Engine(folder).run(until="annotate")
+    split = AuditSplit.load(folder / "audit")
+    recipe = recipe_of(folder, read_config(folder), Ontology.load(folder / "ontology.toml"), split)
+    job = Job(Store(folder / "store"), Locks(folder / "claims"), rounds(folder)[0], recipe)
+    before = [region.label for sample in split.samples for a in sample.annotations for region in a.regions]
+    after = [region.label for sample in truth_of(job) for a in sample.annotations for region in a.regions]
+    assert {"cat", "dog", "bird"} <= set(before)
+    names = {"cat": "feline", "dog": "hound"}
+    assert after == [names[label] for label in before if label in names]
 
 
 def test_a_box_is_right_once():
