@@ -25,7 +25,7 @@ from loop import objects
 
 from open_florence.cli.finetune import read_labelled, split
 from open_florence.data import read, write
-from open_florence.data_engine.clusters import gather
+from open_florence.data_engine.fusion.clusters import gather
 from open_florence.evaluation import detection_ap
 from open_florence.inference.predictor import Predictor
 from open_florence.inference.pretrained import load_model, save_model

@@ -20,7 +20,7 @@ from pathlib import Path
 from noise import NAMES, detectors
 from PIL import Image
 
-from open_florence.data_engine.audit_split import AuditSplit
+from open_florence.data_engine.audit.split import AuditSplit
 from open_florence.data_engine.config import TrainConfig
 from open_florence.data_engine.employed import Employed
 from open_florence.data_engine.engine import Engine

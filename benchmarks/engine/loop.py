@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 import typer
 from noise import CLASSES, NAMES, detectors
-from open_florence.data_engine.balance import image_weights
 from PIL import Image
 
-from open_florence.data_engine.clusters import gather
+from open_florence.data_engine.audit.balance import image_weights
 from open_florence.data_engine.decision import Candidate
 from open_florence.data_engine.fusion import Fusion, by_source, learn
+from open_florence.data_engine.fusion.clusters import gather
 from open_florence.evaluation import detection_ap
 from open_florence.geometry import region_box
 from open_florence.inference.predictor import Predictor

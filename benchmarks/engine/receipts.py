@@ -34,7 +34,7 @@ from open_florence.cli.finetune import read_labelled, split
 from open_florence.data.jsonl import line_of, write_whole
 from open_florence.data.tiles import tiles
 from open_florence.data_engine.decision import Candidate
-from open_florence.data_engine.ocr_fusion import OcrFusion, reading_score
+from open_florence.data_engine.fusion.ocr_fusion import OcrFusion, reading_score
 from open_florence.evaluation.intervals import Tally
 from open_florence.geometry import nms, region_box
 from open_florence.images import open_image

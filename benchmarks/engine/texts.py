@@ -19,12 +19,12 @@ import typer
 from loop_table import interval
 from noise import CORRELATION, NAMES, detectors
 
-from open_florence.data_engine.claims import claims
 from open_florence.data_engine.decision import Candidate
+from open_florence.data_engine.filters.claims import claims
 from open_florence.data_engine.fusion import Fusion, learn
-from open_florence.data_engine.ocr_fusion import OcrFusion
+from open_florence.data_engine.fusion.ocr_fusion import OcrFusion
+from open_florence.data_engine.fusion.texts import TextChoice
 from open_florence.data_engine.ontology import Ontology
-from open_florence.data_engine.texts import TextChoice
 from open_florence.evaluation import attribute_f1
 from open_florence.evaluation.scenes import ATTRIBUTES
 from open_florence.scenes import SceneConfig, make_scene

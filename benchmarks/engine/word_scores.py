@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from open_florence.data_engine.ocr_fusion import reading_score
+from open_florence.data_engine.fusion.ocr_fusion import reading_score
 from open_florence.evaluation.intervals import Array, Tally, bootstrap_interval
 from open_florence.evaluation.text import edit_distance
 from open_florence.geometry import region_box

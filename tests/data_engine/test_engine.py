@@ -11,7 +11,7 @@ from open_florence.data import read, write
 from open_florence.data.store import Store
 from open_florence.data_engine import recipe as recipes
 from open_florence.data_engine import student as students
-from open_florence.data_engine.audit_split import AuditSplit
+from open_florence.data_engine.audit.split import AuditSplit
 from open_florence.data_engine.config import read_config
 from open_florence.data_engine.engine import Engine, init
 from open_florence.data_engine.export import default_place, export
@@ -19,12 +19,12 @@ from open_florence.data_engine.job import Job
 from open_florence.data_engine.learning import judge_boxes, truth_of
 from open_florence.data_engine.ontology import Ontology
 from open_florence.data_engine.recipe import Recipe, recipe_of
-from open_florence.data_engine.review_item import read_queue
-from open_florence.data_engine.reviewing import take_verdicts, write_label_studio, write_page
+from open_florence.data_engine.review.item import read_queue
+from open_florence.data_engine.review.reviewing import take_verdicts, write_label_studio, write_page
+from open_florence.data_engine.review.verdicts import Verdict, write_verdicts
 from open_florence.data_engine.round_folder import RoundFolder, rounds
 from open_florence.data_engine.status import show, status
 from open_florence.data_engine.student import FlorenceStudent, Graduate
-from open_florence.data_engine.verdicts import Verdict, write_verdicts
 from open_florence.data_engine.work import Locks
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import image_id

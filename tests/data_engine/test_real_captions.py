@@ -5,9 +5,9 @@ from collections import defaultdict
 
 import pytest
 
-from open_florence.data_engine.claims import claims
 from open_florence.data_engine.decision import Candidate
 from open_florence.data_engine.filters import apply_filters, make_filters
+from open_florence.data_engine.filters.claims import claims
 from open_florence.data_engine.ontology import Ontology, OntologyClass
 from open_florence.schema import Annotation, Region, Sample
 

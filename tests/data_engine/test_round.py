@@ -8,7 +8,7 @@ import pytest
 from engine_fakes import Eye, FakeStudent, Troubled, Writer, employed, make_images, true_regions
 
 from open_florence.data.store import Row, Store
-from open_florence.data_engine.audit_split import AuditSplit
+from open_florence.data_engine.audit.split import AuditSplit
 from open_florence.data_engine.employed import Employed
 from open_florence.data_engine.engine import Engine
 from open_florence.data_engine.enhance import make_enhancers

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from open_florence.data_engine.decision import Candidate
 from open_florence.data_engine.filters import make_filters
 from open_florence.data_engine.fusion import Fusion, learn
+from open_florence.data_engine.fusion.texts import TextChoice
 from open_florence.data_engine.ontology import Ontology
 from open_florence.data_engine.settle import REJECTED, Settlement
-from open_florence.data_engine.texts import TextChoice
 from open_florence.schema import Annotation, Region, Sample
 
 SAMPLE = Sample("a", "a.png", (100.0, 100.0))

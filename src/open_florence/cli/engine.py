@@ -119,7 +119,7 @@ def review(
     from open_florence.data_engine.engine import ONTOLOGY
     from open_florence.data_engine.export import choose_round
     from open_florence.data_engine.ontology import Ontology
-    from open_florence.data_engine.reviewing import take_verdicts, write_label_studio, write_page
+    from open_florence.data_engine.review.reviewing import take_verdicts, write_label_studio, write_page
 
     chosen = choose_round(labels, number)
     if verdicts is not None:

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from open_florence.data.store import Row
-from open_florence.data_engine.balance import image_weights
-from open_florence.data_engine.drift import drift
+from open_florence.data_engine.audit.balance import image_weights
+from open_florence.data_engine.audit.drift import drift
+from open_florence.data_engine.audit.profile import Profile
 from open_florence.data_engine.job import Job
 from open_florence.data_engine.learning import as_classes, truth_of
-from open_florence.data_engine.profile import Profile
 from open_florence.data_engine.round_folder import MANIFEST, RoundFolder, now, rounds
 from open_florence.data_engine.work import slices
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Sample
 
 if TYPE_CHECKING:
-    from open_florence.data_engine.guards import Judgement
+    from open_florence.data_engine.audit.guards import Judgement
 
 BLOCK = 512
 """Images that are read at a time."""
@@ -126,8 +126,8 @@ STEPS = ("annotate", "migrate", "filter", "elaborate", "enhance", "train", "rean
 def _judge(job: Job, sources: Sequence[str], labels_step: str) -> Judgement:
     """Whether the round is promoted; its figures are written to audit.json, those of every source beside it."""
     from open_florence.data_engine.audit import audit
-    from open_florence.data_engine.audit_report import AuditReport
-    from open_florence.data_engine.guards import judge
+    from open_florence.data_engine.audit.guards import judge
+    from open_florence.data_engine.audit.report import AuditReport
 
     split = job.recipe.split
     if split is None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from open_florence.data.jsonl import write_whole
 from open_florence.data.store import Store
-from open_florence.data_engine.audit_split import AuditSplit
+from open_florence.data_engine.audit.split import AuditSplit
 from open_florence.data_engine.closing import abandon
 from open_florence.data_engine.config import NAME, EngineConfig, read_config, resolve
 from open_florence.data_engine.intake import TakenIn, find_images, take_in
@@ -214,7 +214,7 @@ class Engine:
 def _check_guard(options: Mapping[str, Any]) -> None:
     """Raises OpenFlorenceError for a field of [guard] that is wrong, which is asked for at the end of a round only."""
     if options:
-        from open_florence.data_engine.guards import GuardConfig
+        from open_florence.data_engine.audit.guards import GuardConfig
 
         GuardConfig.of(options)
 

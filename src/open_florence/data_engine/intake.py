@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from open_florence.data.store import ImageRow, Store
-from open_florence.data_engine.fingerprints import BITS, nearest
+from open_florence.data_engine.audit.fingerprints import BITS, nearest
 from open_florence.data_engine.work import slices
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import image_id, list_images, open_image

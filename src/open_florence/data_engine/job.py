@@ -11,8 +11,8 @@ from typing import Any
 from open_florence.data.store import Row, Store
 from open_florence.data_engine.decision import Candidate, Decision
 from open_florence.data_engine.recipe import Recipe
+from open_florence.data_engine.review.verdicts import SOURCE as REVIEW
 from open_florence.data_engine.round_folder import RoundFolder
-from open_florence.data_engine.verdicts import SOURCE as REVIEW
 from open_florence.data_engine.work import Locks, shard_id, share, slices
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Region, Sample

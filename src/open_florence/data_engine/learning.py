@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from open_florence.data_engine.clusters import SAME
 from open_florence.data_engine.decision import Candidate, Decision
 from open_florence.data_engine.filters import apply_filters
+from open_florence.data_engine.filters.region_filters import inside_ontology, score
+from open_florence.data_engine.filters.thresholds import fit_thresholds
 from open_florence.data_engine.fusion import Fusion, is_human, learn
+from open_florence.data_engine.fusion.clusters import SAME
+from open_florence.data_engine.fusion.reliability import Reliability
 from open_florence.data_engine.job import Job
-from open_florence.data_engine.migrations import Migration, migrate_candidate
+from open_florence.data_engine.ontology.migrations import Migration, migrate_candidate
+from open_florence.data_engine.ontology.stability import unstable_labels
 from open_florence.data_engine.partition import Filter
-from open_florence.data_engine.region_filters import inside_ontology, score
-from open_florence.data_engine.reliability import Reliability
 from open_florence.data_engine.round_folder import rounds
 from open_florence.data_engine.settle import Settlement
-from open_florence.data_engine.stability import unstable_labels
-from open_florence.data_engine.thresholds import fit_thresholds
 from open_florence.data_engine.work import slices
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.selection import overlap, region_score

@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from open_florence.data_engine.additions import Enhancer
-from open_florence.data_engine.audit_split import AuditSplit
+from open_florence.data_engine.audit.split import AuditSplit
 from open_florence.data_engine.config import EngineConfig, plain, resolve_options
 from open_florence.data_engine.employed import Employed
 from open_florence.data_engine.enhance import make_enhancers
+from open_florence.data_engine.enhance.additions import Enhancer
 from open_florence.data_engine.filters import make_filters
-from open_florence.data_engine.ocr_fusion import OcrFusion
+from open_florence.data_engine.filters.thresholds import fit_thresholds
+from open_florence.data_engine.fusion.ocr_fusion import OcrFusion
+from open_florence.data_engine.fusion.texts import TextChoice
 from open_florence.data_engine.ontology import Ontology
 from open_florence.data_engine.partition import Filter
 from open_florence.data_engine.student import FlorenceStudent, Student
-from open_florence.data_engine.texts import TextChoice
-from open_florence.data_engine.thresholds import fit_thresholds
 from open_florence.errors import OpenFlorenceError
 from open_florence.specialists import load_specialist, options_of
 

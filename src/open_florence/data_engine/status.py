@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from open_florence.data.store import Store
+from open_florence.data_engine.audit.drift import Drift
 from open_florence.data_engine.closing import STEPS
-from open_florence.data_engine.drift import Drift
 from open_florence.data_engine.partition import rule_of
 from open_florence.data_engine.round_folder import RoundFolder, rounds
 from open_florence.errors import OpenFlorenceError
@@ -166,7 +166,7 @@ def _listed(title: str, records: Iterable[dict[str, Any]], everything: bool) -> 
 
 
 def _audit_table(record: Any) -> str:
-    from open_florence.data_engine.audit_report import AuditReport
+    from open_florence.data_engine.audit.report import AuditReport
 
     return AuditReport.from_json(record).table()
 

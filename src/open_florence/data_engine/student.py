@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from open_florence.data_engine.audit.profile import STUDENT
 from open_florence.data_engine.child import Make
 from open_florence.data_engine.config import TrainConfig
 from open_florence.data_engine.employed import Employed
-from open_florence.data_engine.profile import STUDENT
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Sample
 from open_florence.specialists import Specialist
