@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from open_florence.data.store import Row
+from open_florence.data_engine.answers import Answer, Failed
 from open_florence.data_engine.child import Declared
 from open_florence.data_engine.employed import Employed
-from open_florence.data_engine.enhance.answers import Answer, Failed
 from open_florence.data_engine.isolation import Runner
 from open_florence.data_engine.job import Job, level_of
 from open_florence.data_engine.round_folder import RoundFolder

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
-from open_florence.data_engine.enhance.answers import Answer, Failed, checked
+from open_florence.data_engine.answers import Answer, Failed, checked
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Sample
 from open_florence.specialists import Specialist

@@ -54,6 +54,7 @@ def filter(job: Job, sources: Sequence[str]) -> None:
             rows += job.rows(image, [*rules(sample, candidates, said.rejected[image]), *held], "filter")
         return rows, {}
 
+    job.store.compact()  # what is said of an image lies in many shards
     job.run_shards("filter", LABELS, job.round.images(), work)
 
 
@@ -62,9 +63,8 @@ def context(job: Job, needs: Sequence[str], sources: Sequence[str]) -> Any:
 
     def found(images: Sequence[str]) -> Mapping[str, Sequence[Annotation]]:
         kept = job.kept(images, "filter", task=list(needs))
-        for row in job.store.rows(image=images, step="annotate", source=list(sources), round=job.number):
-            if row.annotation.task in needs:
-                kept.setdefault(row.image, []).append(Candidate(row.id, row.annotation))
+        for image, told in job.told(images, sources).items():
+            kept.setdefault(image, []).extend(one for one in told if one.annotation.task in needs)
         return {image: [c.annotation for c in candidates] for image, candidates in kept.items()}
 
     return found
@@ -78,10 +78,7 @@ def enhance(job: Job, elaborators: Sequence[str]) -> None:
     def work(shard: str, images: Sequence[str]) -> Work:
         samples, _ = job.samples(images)
         kept = job.kept(images, "filter")
-        told = job.store.rows(image=images, step="annotate", source=list(elaborators), round=job.number)
-        said: dict[str, list[Candidate]] = {}
-        for row in sorted(told, key=lambda row: row.id):
-            said.setdefault(row.image, []).append(Candidate(row.id, row.annotation))
+        said = job.told(images, elaborators)
         rows: list[Row] = []
         for image, sample in samples.items():
             own = {c.id for c in said.get(image, ())}
@@ -114,6 +111,7 @@ def merge(job: Job, sources: Sequence[str], elaborators: Sequence[str]) -> None:
             _add(job, shard, sample, decisions, rows, "merge")
         return rows, {}
 
+    job.store.compact()  # as in `filter`
     job.run_shards("merge", LABELS, job.round.images(), work)
 
 

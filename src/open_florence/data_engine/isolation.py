@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Protocol, cast
 
+from open_florence.data_engine.answers import Answer, Failed
 from open_florence.data_engine.child import Declared, Make, Refused, answer, load, main, receive, send
-from open_florence.data_engine.enhance.answers import Answer, Failed
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Sample
 from open_florence.specialists import Specialist

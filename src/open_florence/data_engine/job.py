@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from open_florence.data.store import Row, Store
@@ -44,6 +46,14 @@ class Job:
     def prefix(self, step: str, what: str) -> str:
         """What the ids of a step's shards begin with."""
         return shard_id(self.number, step, what, 0)[:-6]
+
+    def shards(self, step: str, what: str, images: Sequence[str]) -> list[str]:
+        """The shards, of a step that is about all images of the round, that hold these.
+
+        What is asked of the store by its shard is found without a look at what lies beside it.
+        """
+        order, size = self._images, int(self.round.facts()["shard"])
+        return [shard_id(self.number, step, what, k) for k in sorted({bisect_left(order, i) // size for i in images})]
 
     def run_shards(
         self,
@@ -109,12 +119,14 @@ class Job:
         return said
 
     def kept(self, images: Sequence[str], step: str, **where: Any) -> dict[str, list[Candidate]]:
-        """What a step of this round kept of the images."""
-        found: dict[str, list[Candidate]] = defaultdict(list)
-        rows = self.store.rows(image=images, step=step, round=self.number, status="kept", **where)
-        for row in sorted(rows, key=lambda row: row.id):
-            found[row.image].append(Candidate(row.id, row.annotation))
-        return found
+        """What a step that is about everything kept of images of this round."""
+        shards = self.shards(step, LABELS, images)
+        return _by_image(self.store.rows(shard=shards, image=images, status="kept", **where))
+
+    def told(self, images: Sequence[str], sources: Sequence[str]) -> dict[str, list[Candidate]]:
+        """What these sources, which annotate labels, said about images of this round."""
+        shards = [shard for source in sources for shard in self.shards("elaborate", source, images)]
+        return _by_image(self.store.rows(shard=shards, image=images))
 
     def rows(self, image: str, decisions: Iterable[Decision], step: str) -> list[Row]:
         """Decisions about an image as rows of this round."""
@@ -130,6 +142,10 @@ class Job:
             )
             for decision in decisions
         ]
+
+    @cached_property
+    def _images(self) -> list[str]:
+        return self.round.images()
 
 
 LABELS = "labels"
@@ -150,6 +166,13 @@ def level_of(annotation: Annotation) -> str:
     if any(region.span is not None for region in annotation.regions):
         return "text-phrase-region"
     return "region-text" if annotation.regions or isinstance(annotation.query, Region) else "text"
+
+
+def _by_image(rows: Iterable[Row]) -> dict[str, list[Candidate]]:
+    found: dict[str, list[Candidate]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.id):
+        found[row.image].append(Candidate(row.id, row.annotation))
+    return found
 
 
 def _said_anew(reviews: Sequence[Row]) -> set[str]:
