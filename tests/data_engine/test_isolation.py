@@ -12,7 +12,7 @@ from engine_fakes import Troubled, box, broken, dead, sample, unloadable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_florence.data_engine.enhance.answers import Failed, checked
+from open_florence.data_engine.answers import Failed, checked
 from open_florence.data_engine.isolation import Runner
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Region

@@ -14,9 +14,11 @@ from open_florence.data_engine.engine import Engine
 from open_florence.data_engine.enhance import make_enhancers
 from open_florence.data_engine.export import labelled
 from open_florence.data_engine.filters import make_filters
+from open_florence.data_engine.job import LABELS, Job
 from open_florence.data_engine.ontology import Ontology
 from open_florence.data_engine.recipe import Recipe
 from open_florence.data_engine.round_folder import rounds
+from open_florence.data_engine.work import Locks
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Sample
 
@@ -291,3 +293,22 @@ def test_a_specialist_that_misbehaves_in_a_process_of_its_own(tmp_path, photos):
     troubled = Employed(Troubled, "troubled", timeout=20, batch=4)
     Engine(tmp_path / "labels", recipe(student=None, specialists=[troubled]), [photos]).run()
     assert Store(tmp_path / "labels" / "store").tally(source="troubled@1", step="annotate") == {(): 10}
+
+
+def test_a_step_knows_the_shards_of_its_images(tmp_path, photos):
+    mine = recipe(specialists=employed(Eye("first"), Writer()))
+    Engine(tmp_path / "labels", mine, [photos]).run()
+    store, (one,) = Store(tmp_path / "labels" / "store"), rounds(tmp_path / "labels")
+    job = Job(store, Locks(tmp_path / "claims"), one, mine)
+    for where, step, what in (
+        ({"step": "filter"}, "filter", LABELS),
+        ({"step": "merge"}, "merge", LABELS),
+        ({"source": "writer@1", "step": "annotate"}, "elaborate", "writer@1"),
+    ):
+        for image in one.images():
+            shards = {row.id.partition("#")[0] for row in store.rows(image=image, **where)}
+            assert job.shards(step, what, [image]) == list(shards)
+        assert len(job.shards(step, what, one.images())) == 3
+    assert [c.id for c in job.told(one.images()[:1], ["writer@1"])[one.images()[0]]] == [
+        row.id for row in store.rows(image=one.images()[0], source="writer@1", step="annotate")
+    ]
