@@ -34,27 +34,27 @@ from open_florence.data_engine.status import status
 EVERY = 0.5
 """Seconds between two looks at the processes."""
 PARTS = {
-    "images opened": ("images.py", "open_image"),
+    "images opened": ("open_florence/images.py", "open_image"),
     "perceptual hash": ("near_duplicates.py", "perceptual_hash"),
-    "florence": ("florence.py", "annotate"),
+    "florence": ("specialists/florence.py", "annotate"),
     "noisy detectors": ("large_world.py", "annotate"),
     "training": ("finetune.py", "finetune"),
-    "store: rows written": ("store.py", "commit"),
-    "store: images written": ("store.py", "add_images"),
+    "store: rows written": ("data/store.py", "commit"),
+    "store: images written": ("data/store.py", "add_images"),
     "store: rows read": ("store_rows.py", "annotation_rows"),
     "store: rows found": ("store_table.py", "scan"),
     "store: images read": ("store_images.py", "image_rows"),
-    "store: shards listed": ("store.py", "notes"),
-    "store: merged": ("store.py", "compact"),
-    "filters": ("filters.py", "apply_filters"),
-    "sources learnt": ("reliability.py", "learn"),
-    "fusion": ("fusion.py", "__call__"),
-    "additions": ("enhance.py", "apply_enhancers"),
+    "store: shards listed": ("data/store.py", "notes"),
+    "store: merged": ("data/store.py", "compact"),
+    "filters": ("filters/__init__.py", "apply_filters"),
+    "sources learnt": ("fusion/__init__.py", "learn"),
+    "fusion": ("fusion/__init__.py", "__call__"),
+    "additions": ("enhance/__init__.py", "apply_enhancers"),
     "unstable labels": ("stability.py", "unstable_labels"),
-    "figures of the labels": ("profile.py", "add"),
-    "audit": ("audit.py", "audit"),
+    "figures of the labels": ("audit/profile.py", "add"),
+    "audit": ("audit/__init__.py", "audit"),
 }
-"""What is told of a profile: the function in which a part of the work is done, by its file and name."""
+"""What is told of a profile: the function in which a part of the work is done, by the end of its file and its name."""
 
 
 def main(out: Path, images: int = 10_000, profile: bool = False) -> None:
@@ -162,7 +162,7 @@ def _parts(stats: pstats.Stats) -> dict[str, float]:
     seconds: Counter[str] = Counter()
     for (file, _, name), (_, _, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
         for part, place in PARTS.items():
-            if (os.path.basename(file), name) == place and cumulative > 0:
+            if file.endswith(place[0]) and name == place[1]:
                 seconds[part] += cumulative
     return {part: took for part, took in seconds.most_common() if took > 0.005}
 
