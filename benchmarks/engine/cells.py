@@ -36,6 +36,7 @@ from open_florence.training.augment import Augmentation
 from open_florence.training.finetune import FinetuneConfig, finetune
 
 TEACHING, AUDITED = 20, 10
+CLASSES = ("RBC", "WBC", "Platelets")
 LEAST = (0.0, 0.3, 0.5, 0.7)
 """Scores from which a label counts, as somebody would choose without knowing the truth."""
 ENGINE = """\
@@ -45,6 +46,15 @@ tasks = ["<OD>"]
 [[specialist]]
 name = "labels"
 labels = "teaching.jsonl"
+
+[[filter]]
+name = "degenerate"
+
+[[filter]]
+name = "ontology"
+
+[[filter]]
+name = "nms"
 
 [fusion]
 audited = true
@@ -165,6 +175,7 @@ def _engine(parts: dict[str, list[Sample]], labels: Path, steps: int, rounds: in
     for name in ("teaching", "audited"):
         human = [replace(s, annotations=tuple(replace(a, source="human") for a in s.annotations)) for s in parts[name]]
         write(labels / f"{name}.jsonl", human)
+    (labels / "ontology.toml").write_text("".join(f'[[class]]\nname = "{name}"\n' for name in CLASSES))
     (labels / "engine.toml").write_text(ENGINE.format(steps=steps, side=side, audited=AUDITED))
     done = len(list(labels.glob("rounds/*/manifest.json")))
     if done < rounds:
