@@ -52,7 +52,7 @@ PARTS = {
     "additions": ("enhance/__init__.py", "apply_enhancers"),
     "unstable labels": ("stability.py", "unstable_labels"),
     "figures of the labels": ("audit/profile.py", "add"),
-    "audit": ("audit/__init__.py", "audit"),
+    "audit": ("audit/figures.py", "audit"),
 }
 """What is told of a profile: the function in which a part of the work is done, by the end of its file and its name."""
 

@@ -26,7 +26,7 @@ from engine_fakes import Eye, FakeStudent, Writer, employed, make_images
 
 import open_florence.data.near_duplicates  # noqa: F401
 from open_florence.data.store import Store
-from open_florence.data_engine.audit import guards  # noqa: F401
+from open_florence.data_engine.audit import figures, guards  # noqa: F401
 from open_florence.data_engine.engine import Engine
 from open_florence.data_engine.enhance import make_enhancers
 from open_florence.data_engine.filters import make_filters

@@ -1,6 +1,8 @@
 """An engine in a folder: begun, run from its file, looked at, reviewed, exported."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -367,3 +369,11 @@ def test_a_damaged_file_of_a_round_is_named(tmp_path):
     Path(folder.path / "manifest.json").write_text("{")
     with pytest.raises(OpenFlorenceError, match=r"manifest\.json is damaged"):
         folder.manifest()
+
+
+def test_an_engine_is_there_at_once():
+    names = ("engine", "status", "export", "review.reviewing")
+    code = "".join(f"import open_florence.data_engine.{name}\n" for name in names)
+    code += "import sys; print(*{'torch', 'transformers', 'cv2', 'lance'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

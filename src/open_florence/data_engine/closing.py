@@ -125,7 +125,7 @@ STEPS = ("annotate", "migrate", "filter", "elaborate", "enhance", "train", "rean
 
 def _judge(job: Job, sources: Sequence[str], labels_step: str) -> Judgement:
     """Whether the round is promoted; its figures are written to audit.json, those of every source beside it."""
-    from open_florence.data_engine.audit import audit
+    from open_florence.data_engine.audit.figures import audit
     from open_florence.data_engine.audit.guards import judge
     from open_florence.data_engine.audit.report import AuditReport
 

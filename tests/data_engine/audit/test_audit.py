@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_florence.data.ignored import ignored_annotation
-from open_florence.data_engine.audit import audit
+from open_florence.data_engine.audit.figures import audit
 from open_florence.data_engine.audit.report import AuditReport
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Region, Sample
