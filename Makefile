@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: help install demo test check format bench
 
 help:
-	@echo "make demo     label a folder of images with the shipped checkpoint, without a network"
+	@echo "make demo     one small round of the data engine on photos and scenes, without a network"
 	@echo "make test     run all tests (-m slow for the full published shapes is left to .ci/run)"
 	@echo "make check    style and types"
 	@echo "make format   rewrite the code in the project's style, and the tree in the README"
@@ -20,7 +20,7 @@ help:
 install: .venv/.test
 
 demo: .venv/.demo
-	@echo "Labelling images with the checkpoint that ships in the package."
+	@echo "One small round of the data engine: images are labelled, learnt from, labelled again, and audited."
 	@$(BIN)/python recipes/demo.py --out demo
 
 test: .venv/.test

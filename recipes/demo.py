@@ -1,230 +1,275 @@
-"""Labels a folder of images with the checkpoint that ships in the package, without a network, and shows the result.
+"""One small round of the data engine on photos and scenes, without a network: what `make demo` runs.
 
-    python recipes/demo.py --out demo          # what `make demo` runs
+    python recipes/demo.py --out demo
 
-Four steps: scenes are written as image files (from seeds that no model was trained on) and, as real input, parts of a
-photograph of coins that scikit-image brings along; `annotate` asks the model about each of them, the report is written,
-and a summary printed. Some questions need an answer first: which phrases of the model's own caption stand where, what
-the boxes it found contain. `AskingOn` asks those; it is also an example of how `annotate` is used with something other
-than a plain predictor.
+The photos are those that scikit-image brings along; scenes are written as image files from seeds that no model was
+trained on, and for some of them the truth is handed over as people's labels would be. Then everything is done as with
+images of your own: `init`, a changed engine.toml, a round, its labels as pages and as COCO. A demo that was stopped
+goes on; one that is finished shows again what it made.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import skimage.data
 import typer
-from PIL import Image, ImageDraw
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 import open_florence as of
-from open_florence.annotate import Ask, annotate
+from open_florence.cli.engine import Progress
+from open_florence.data.store import Store
+from open_florence.data_engine.audit.report import AuditReport
+from open_florence.data_engine.engine import Engine, init
+from open_florence.data_engine.export import export, labelled
+from open_florence.data_engine.review.reviewing import write_page
+from open_florence.data_engine.round_folder import RoundFolder, rounds
+from open_florence.data_engine.status import status
 from open_florence.errors import OpenFlorenceError
-from open_florence.geometry import region_box
-from open_florence.images import open_image
-from open_florence.inference.generate import GenerationConfig
-from open_florence.report import draw, write_report
-from open_florence.report.fonts import font_for
-from open_florence.report.marks import task_name
+from open_florence.images import image_id
+from open_florence.report import write_report
 from open_florence.scenes import SceneConfig, make_scene
+from open_florence.scenes.vocabulary import SHAPES
+from open_florence.specialists import HUMAN
 
 FIRST_SEED = 2**41
 """Beyond all seeds of training, validation and test (`scenes/config.py`)."""
 
-QUESTIONS: list[Ask] = [
-    "<CAPTION>",
-    "<DETAILED_CAPTION>",
-    "<OD>",
-    "<DENSE_REGION_CAPTION>",
-    "<REGION_PROPOSAL>",
-    "<OCR_WITH_REGION>",
-    ("<OPEN_VOCABULARY_DETECTION>", "circle<and>star"),
-    ("<VQA>", "How many objects are there?"),
-    ("<VQA>", "What colour is the background?"),
-]
-"""What is asked about every scene."""
-
-PHOTO_QUESTIONS: list[Ask] = ["<OD>", "<REGION_PROPOSAL>"]
-"""What is asked about a photograph: coins are round, and that much a model of shapes can say of them."""
-
+PHOTOS = ("astronaut", "camera", "chelsea", "clock", "coffee", "moon", "page", "rocket", "text")
 COINS = ((0, 0, 192, 151), (0, 152, 192, 303), (96, 70, 288, 221))
-"""Parts of the photograph, (left, top, right, bottom), with no more coins than a scene has objects."""
+"""Parts of one more photo, (left, top, right, bottom), with no more coins than a scene has objects."""
+LONGEST = 480
+"""Pixels of a photo's longer side, at most."""
 
-SURE = 0.5
-"""A word is shown from this label score on. `tiny` reads the words that it knows, and guesses at all other strings."""
+KNOWN = ("<OD>", "<CAPTION>", "<OCR_WITH_REGION>")
+"""What the truth about a scene is handed over of."""
+PEOPLE = "scenes@1"
+"""Who says it: the audit split takes the word of people, and of scenes, which know what was drawn."""
 
-MOST_BOXES = 4
-"""Boxes of an image that are asked about one by one."""
+SETTINGS = """\
+# What the demo does; docs/engine.md has every field.
+images = ["../images"]
+tasks = ["<OD>", "<CAPTION>", "<DETAILED_CAPTION>", "<OCR_WITH_REGION>"]
+shard = 16
 
-GENERATION = GenerationConfig(max_new_tokens=300)
-"""More than any answer about a scene needs."""
+# Who annotates. All in this process: none of them hangs or dies, and starting another takes seconds.
+[[specialist]]
+name = "labels"                     # what people said about a few of the images
+labels = "../human.jsonl"
+isolate = false
+
+[[specialist]]
+name = "florence"
+model = "tiny"
+tasks = ["<OD>", "<CAPTION>", "<OCR_WITH_REGION>"]
+isolate = false
+{tesseract}
+[[specialist]]
+name = "grabcut"                    # masks of the boxes that are kept, by OpenCV
+isolate = false
+
+[[specialist]]
+name = "attributes"                 # their colours and sizes, in words
+isolate = false
+
+[[filter]]
+name = "degenerate"
+[[filter]]
+name = "ontology"
+[[filter]]
+name = "score"                      # those of tiny are low (docs/scores.md): most of its boxes have under 0.1
+thresholds = 0.01
+[[filter]]
+name = "nms"
+[[filter]]
+name = "length"
+[[filter]]
+name = "repetition"
+[[filter]]
+name = "claims"
+
+[train]                             # so short and gentle that tiny keeps what it knows: 1500 steps are usual
+model = "tiny"
+tasks = ["<OD>", "<CAPTION>"]
+steps = {steps}
+learning_rate = 2e-5
+
+[audit]                             # of what people labelled, so many images are for measuring alone
+labels = "../human.jsonl"
+images = {audited}
+"""
+
+TESSERACT = """
+[[specialist]]
+name = "tesseract"                  # text, by the program of that name
+psm = 11
+min_confidence = 0.85
+workers = 2
+isolate = false
+"""
+
+EXPLAINED = {
+    "images": "Looking at the images.",
+    "annotate": "annotate: everybody says what is in the images, each for itself",
+    "filter": "filter: answers are kept or dropped, each with a reason; several that mean one thing become one",
+    "elaborate": "elaborate: masks, colours and sizes for the boxes that were kept",
+    "enhance": "enhance: what follows from the kept labels: phrases with their places, longer descriptions",
+    "train": "train: a copy of the model learns from these labels, and never from an audited image",
+    "reannotate": "reannotate: it says what is in the images, too",
+    "merge": "merge: the answers are judged again, its own among them: these are the round's labels",
+    "audit": "audit: the labels are compared with the truth of images that nothing was trained on",
+}
+"""Step -> what it is, said when it begins."""
 
 
-@dataclass(frozen=True)
-class AskingOn:
-    """A predictor that asks on: about the caption it gave, and about the boxes it found."""
+class Steps(Progress):
+    """The command line's progress, with a sentence before each step."""
 
-    predictor: of.Predictor
+    def __init__(self) -> None:
+        super().__init__()
+        self._explained: set[str] = set()
 
-    @property
-    def source(self) -> str:
-        """What the annotations call their source."""
-        return self.predictor.source
-
-    def predict_batch(
-        self, images: Sequence[Any], tasks: list[Ask], *, generation: GenerationConfig | None
-    ) -> list[list[of.Annotation]]:
-        """The answers to `tasks` and to the questions that follow from them, for each image."""
-        settings = generation or GENERATION
-        asked = [(image, PHOTO_QUESTIONS if is_photo(image) else tasks) for image in images]
-        first = self.predictor.predict_each(asked, generation=settings)
-        requests = [
-            (image, [] if is_photo(image) else further_questions(answers))
-            for image, answers in zip(images, first, strict=True)
-        ]
-        second = self.predictor.predict_each(requests, generation=settings)
-        return [
-            [without_guesses(answer) for answer in (*answers, *further)]
-            for answers, further in zip(first, second, strict=True)
-        ]
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Takes in how far a step is, as "annotate florence@1"."""
+        name = step.partition(" ")[0]
+        if name in EXPLAINED and name not in self._explained:
+            self.say(EXPLAINED[name])
+        self._explained.add(name)
+        super().__call__(step, done, total)
 
 
-def is_photo(image: Image.Image) -> bool:
-    """Whether an image is none of the demo's scenes, which are of one size."""
-    return image.size != SceneConfig().extent
+def photos() -> Iterator[tuple[str, Image.Image]]:
+    """The photos with their names."""
+    yield from ((f"coins-{number}", _photo("coins").crop(part)) for number, part in enumerate(COINS, start=1))
+    for name in PHOTOS:
+        photo = _photo(name).convert("RGB")
+        photo.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+        yield name, photo
 
 
-def without_guesses(answer: of.Annotation) -> of.Annotation:
-    """The place of a word that was not read is kept, the guess is not."""
-    if answer.task != "<OCR_WITH_REGION>":
-        return answer
-    regions = tuple(
-        r if (r.label_score or 0) >= SURE else replace(r, label="text", label_score=None) for r in answer.regions
-    )
-    return replace(answer, regions=regions)
+def _photo(name: str) -> Image.Image:
+    return Image.fromarray(getattr(skimage.data, name)())
 
 
-def further_questions(answers: Sequence[of.Annotation]) -> list[Ask]:
-    """Where the caption's phrases are, what the boxes hold, the longest caption, one mask by words."""
-    asks: list[Ask] = []
-    for answer in answers:
-        if answer.task == "<DETAILED_CAPTION>" and answer.text:
-            asks.append(("<CAPTION_TO_PHRASE_GROUNDING>", answer.text))
-        if answer.task == "<OD>":
-            for region in answer.regions[:MOST_BOXES]:
-                asks += [("<REGION_TO_DESCRIPTION>", region), ("<REGION_TO_SEGMENTATION>", region)]
-        if answer.task == "<OCR_WITH_REGION>":
-            # The longest caption says what the words read, and should not repeat a guess.
-            read = all((region.label_score or 0) >= SURE for region in answer.regions)
-            asks += ["<MORE_DETAILED_CAPTION>"] if read else []
-        if answer.task == "<DENSE_REGION_CAPTION>":
-            seen = Counter(region.label for region in answer.regions)
-            if once := [label for label, count in seen.items() if count == 1 and label]:
-                asks.append(("<REFERRING_EXPRESSION_SEGMENTATION>", f"the {once[0]}"))
-    return asks
-
-
-def write_images(folder: Path, count: int) -> None:
-    """Writes the first `count` scenes of the demo and the parts of the photograph as PNG files."""
+def write_images(folder: Path, scenes: int) -> list[of.Sample]:
+    """Writes photos and scenes as PNG files; returns every second scene with its truth."""
     folder.mkdir(parents=True, exist_ok=True)
-    coins = Image.fromarray(skimage.data.coins())
-    for number, part in enumerate(COINS, start=1):
-        coins.crop(part).save(folder / f"coins-{number}.png")
-    for number in range(count):
-        scene = make_scene(FIRST_SEED + number, SceneConfig())
-        Image.fromarray(scene.image).save(folder / f"scene-{number + 1:02d}.png")
+    for name, photo in photos():
+        photo.save(folder / f"{name}.png")
+    truth = []
+    for number in range(scenes):
+        scene, path = make_scene(FIRST_SEED + number, SceneConfig()), folder / f"scene-{number + 1:02d}.png"
+        Image.fromarray(scene.image).save(path)
+        known = tuple(replace(a, source=PEOPLE) for a in scene.sample.annotations if a.task in KNOWN)
+        truth.append(replace(scene.sample, id=image_id(path), path=os.path.abspath(path), annotations=known))
+    return truth[::2]
 
 
-PANELS = ("<OD>", "<CAPTION_TO_PHRASE_GROUNDING>", "<REGION_TO_SEGMENTATION>", "<OCR_WITH_REGION>")
-"""The tasks of the picture in the README."""
+def begin(out: Path, scenes: int, steps: int) -> Path:
+    """Writes the images and begins an engine in `out`/labels, which is returned; a round that has begun stays."""
+    labels = out / "labels"
+    if rounds(labels):
+        return labels
+    truth = write_images(out / "images", scenes)
+    of.write(out / "human.jsonl", truth)
+    (out / "classes.txt").write_text("\n".join(SHAPES), "utf-8")
+    if not (labels / "engine.toml").exists():
+        init(labels, [out / "images"], out / "classes.txt", out / "human.jsonl")
+    reads = shutil.which("tesseract") is not None
+    if not reads:
+        print("The program tesseract is not installed: the model reads alone.")
+    text = SETTINGS.format(tesseract=TESSERACT if reads else "", steps=steps, audited=max(1, len(truth) * 2 // 3))
+    (labels / "engine.toml").write_text(text, "utf-8")
+    return labels
 
 
-def write_picture(annotated: Path, target: Path, side: int = 440, gap: int = 20, title: int = 34) -> None:
-    """One picture of four annotated images side by side, each under the name of the task whose answers it shows.
-
-    For each task it is the image, not shown yet, whose answer is the surest: what works, not what is typical.
-    """
-    samples = list(of.read(annotated))
-    panels: list[Image.Image] = []
-    for task, sample in zip(PANELS, _one_for_each(PANELS, samples), strict=True):
-        answers = [answer for answer in sample.annotations if answer.task == task]
-        panel = draw(open_image(sample.path), answers)
-        panels.append(panel.resize((side, round(panel.height * side / panel.width)), Image.Resampling.LANCZOS))
-    size = (len(panels) * (side + gap) - gap, title + max(panel.height for panel in panels))
-    sheet = Image.new("RGB", size, "white")
-    brush = ImageDraw.Draw(sheet)
-    font = font_for(map(task_name, PANELS), title // 2)
-    for place, (task, panel) in enumerate(zip(PANELS, panels, strict=True)):
-        left = place * (side + gap)
-        brush.text((left, title / 2), task_name(task), font=font, fill="#4b5563", anchor="lm")
-        sheet.paste(panel, (left, title))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sheet.quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+def run(labels: Path) -> RoundFolder:
+    """The last finished round; without any the first is done, or gone on with. Exits with 130 when interrupted."""
+    if not _finished(labels):
+        with Steps() as progress:
+            try:
+                Engine(labels, show=progress, say=progress.say).run()
+            except KeyboardInterrupt:
+                progress.stop()
+                print("demo: stopped; the same command goes on from there", file=sys.stderr)
+                raise SystemExit(130) from None
+    return _finished(labels)[-1]
 
 
-def _one_for_each(tasks: Sequence[str], samples: Sequence[of.Sample]) -> Iterator[of.Sample]:
-    """For each task, of the images not shown yet, the one with two or more regions whose answer is the surest."""
-    left: list[of.Sample] = []
-    for task in tasks:
-        left = left or list(samples)
-        surest = max(range(len(left)), key=lambda place: _sureness(left[place], task))
-        yield left.pop(surest)
+def _finished(labels: Path) -> list[RoundFolder]:
+    return [one for one in rounds(labels) if (one.manifest() or {}).get("labels")]
 
 
-def _sureness(sample: of.Sample, task: str) -> tuple[int, float]:
-    """How many regions the answers hold, up to two, and the lowest label score among them (of masks: place score)."""
-    regions = [region for answer in sample.annotations if answer.task == task for region in answer.regions]
-    scores = [region.label_score or region.score or 0.0 for region in regions]
-    return min(2, len(regions)), min(scores, default=0.0)
+def write_results(out: Path, chosen: RoundFolder) -> list[tuple[str, Path]]:
+    """Writes the labels as a page to look at, as a page to judge and as COCO: what each is, and where."""
+    labels, about = chosen.labels, {"model": "a round of the engine", "date": (chosen.manifest() or {})["date"]}
+    samples = sorted(labelled(Store(labels / "store"), chosen), key=lambda sample: Path(sample.path).name)
+    of.write(out / "annotations.jsonl", samples)
+    (out / "run.json").write_text(json.dumps(about), "utf-8")
+    report = write_report(out)
+    review, claims = write_page(labels, chosen, 60, classes=SHAPES)
+    coco = out / f"coco-{chosen.name}.json"
+    if not coco.exists():
+        export(labels, coco, "coco", chosen.number)
+    return [("all labels on their images", report), (f"{claims} labels to judge", review), ("COCO", coco)]
 
 
-def print_summary(samples: Sequence[of.Sample], seconds: float, page: Path) -> None:
-    """What was done in ten lines."""
-    answers = [answer for sample in samples for answer in sample.annotations]
-    caption = next((a.text for a in answers if a.task == "<DETAILED_CAPTION>" and a.text), "none")
-    found = [region for answer in answers if answer.task == "<OD>" for region in answer.regions]
+def audited(chosen: RoundFolder) -> Iterator[tuple[str, str, str]]:
+    """Who found objects in the audited images, and how right that was: name, precision, recall."""
+    said = {source.partition("@")[0]: record for source, record in chosen.read("audit-sources.json").items()}
+    said.pop(HUMAN, None)
+    said["the round's labels"] = chosen.read("audit.json")
+    for name, record in said.items():
+        row = AuditReport.from_json(record).region_row("<OD>")
+        if row is not None and row.precision is not None and row.recall is not None and row.total.right:
+            yield name, f"{row.precision.value:.0%}", f"{row.recall.value:.0%}"
+
+
+def print_summary(chosen: RoundFolder, results: list[tuple[str, Path]]) -> None:
+    """What was made, how good it is, and where it lies."""
+    found, console = status(chosen.labels), Console(soft_wrap=True)
+    manifest = chosen.manifest() or {}
+    sources, tasks = found["counts"]["source"], found["counts"]["task"]
+    dropped = [one for one in found["dropped"] if one["step"] == found["labels"]]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("images", f"{len(samples)}, {len(samples) / seconds:.2g} a second")
-    table.add_row("answers", f"{len(answers)} to {len({answer.task for answer in answers})} tasks")
-    table.add_row("regions", str(sum(len(answer.regions) for answer in answers)))
-    table.add_row("a caption", caption[:300])
-    if found:
-        corners = ", ".join(f"{value:.0f}" for value in region_box(found[0].parts))
-        score = "" if found[0].label_score is None else f", label score {found[0].label_score:.2f}"
-        table.add_row("a detection", f"{found[0].label} at ({corners}){score}")
-    table.add_row("annotations", str(page.parents[1] / "annotations.jsonl"))
-    table.add_row("the page", f"[bold]{page}[/bold]")
-    Console(soft_wrap=True).print(table)
+    table.add_row("images", str(found["images"]["ok"]))
+    table.add_row("labels", f"{sum(tasks.values())} answers to {len(tasks)} tasks")
+    table.add_row("by", ", ".join(f"{name.partition('@')[0]} {count}" for name, count in sources.items()))
+    table.add_row("regions dropped", ", ".join(f"{one['reason']} {one['regions']}" for one in dropped[:6]))
+    table.add_row("objects, audited", "precision  recall")
+    for name, precision, recall in audited(chosen):
+        table.add_row(f"  {name}", f"{precision:>9}  {recall:>6}")
+    ended = "promoted" if manifest["promoted"] else f"not promoted: {'; '.join(manifest['reasons'])}"
+    table.add_row(f"round {chosen.number}", ended)
+    for name, path in results:
+        table.add_row(name, f"[bold]{path}[/bold]")
+    console.print(table)
+    sibling = Path(sys.executable).with_name("open-florence")
+    command = f"{'open-florence' if shutil.which('open-florence') else os.path.relpath(sibling)} engine"
+    print("\nThe model that ships knows shapes and words: in photos it finds coins, and little else.")
+    print(f"More: {command} status {chosen.labels}; another round: {command} run {chosen.labels}")
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Where images, annotations and the page go.")] = Path("demo"),
-    model: Annotated[str, typer.Option(help="tiny, a folder, or a hub name.")] = "tiny",
-    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 12,
-    picture: Annotated[Path | None, typer.Option(help="Also write the picture of the README here.")] = None,
+    out: Annotated[Path, typer.Option(help="Where images, labels and pages go.")] = Path("demo"),
+    scenes: Annotated[int, typer.Option(min=4, help="How many scenes.")] = 48,
+    steps: Annotated[int, typer.Option(min=1, help="How long the model is trained.")] = 40,
 ) -> None:
-    """Label a folder of images offline and write a page that shows the result."""
-    images, labels = out / "images", out / "labels"
-    write_images(images, count)
-    predictor = of.Predictor.from_pretrained(model)
-    started = time.monotonic()
-    tally = annotate(images, QUESTIONS, labels, AskingOn(predictor), checkpoint=model, restart=True)
-    if tally.failed:
-        raise OpenFlorenceError(f"{tally.failed} images could not be annotated: see {labels / 'failed.jsonl'}")
-    seconds = time.monotonic() - started
-    page = write_report(labels)
-    print_summary(list(of.read(labels)), seconds, page)
-    if picture is not None:
-        write_picture(labels, picture)
+    """One small round of the data engine, offline, and pages that show what came of it."""
+    labels = begin(out, scenes, steps)
+    chosen = run(labels)
+    print_summary(chosen, write_results(out, chosen))
 
 
 if __name__ == "__main__":
