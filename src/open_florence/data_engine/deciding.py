@@ -14,10 +14,12 @@ from open_florence.data.store import Row
 from open_florence.data_engine.decision import Candidate, Decision
 from open_florence.data_engine.enhance import apply_enhancers, current
 from open_florence.data_engine.filters import apply_filters
+from open_florence.data_engine.fusion.clusters import SAME
 from open_florence.data_engine.job import LABELS, Job
-from open_florence.data_engine.learning import migrated, pending, settlement, withhold
+from open_florence.data_engine.learning import BOXES, migrated, pending, settlement, withhold
 from open_florence.data_engine.settle import Settlement
-from open_florence.schema import Annotation, Sample
+from open_florence.schema import Annotation, Region, Sample
+from open_florence.selection import overlap
 
 Work = tuple[list[Row], dict[str, Any]]
 
@@ -107,12 +109,21 @@ def merge(job: Job, sources: Sequence[str], elaborators: Sequence[str]) -> None:
         for image, sample in samples.items():
             candidates, _ = withhold(job, image, said.candidates[image])
             decisions = rules(sample, candidates, said.rejected[image])
-            decisions += [Decision(c.annotation, "kept", "", (c.id,)) for c in elaborated.get(image, ())]
+            decisions += [_still(c, decisions) for c in elaborated.get(image, ())]
             _add(job, shard, sample, decisions, rows, "merge")
         return rows, {}
 
     job.store.compact()  # as in `filter`
     job.run_shards("merge", LABELS, job.round.images(), work)
+
+
+def _still(candidate: Candidate, decisions: Sequence[Decision]) -> Decision:
+    """What was said about a box is kept as long as a box is kept there."""
+    query = candidate.annotation.query
+    boxes = [r for d in decisions if d.status == "kept" and d.annotation.task == BOXES for r in d.annotation.regions]
+    if not isinstance(query, Region) or any(overlap(query, box) >= SAME for box in boxes):
+        return Decision(candidate.annotation, "kept", "", (candidate.id,))
+    return Decision(candidate.annotation, "dropped", "no box: what it speaks of was not kept", (candidate.id,))
 
 
 def _add(job: Job, shard: str, sample: Sample, decisions: Sequence[Decision], rows: list[Row], step: str) -> None:

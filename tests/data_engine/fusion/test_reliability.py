@@ -84,3 +84,15 @@ def test_a_source_that_was_not_there_is_a_stranger() -> None:
     real, _ = found.judge([alone])
     assert real[0] == pytest.approx(0.5)
     assert found.box(alone) == (0, 0, 20, 20)
+
+
+def test_a_class_that_one_source_alone_knows_keeps_its_name() -> None:
+    rng = np.random.default_rng(0)
+    images = []
+    for regions in world(200, {"a": 0.02, "b": 0.02}):
+        if rng.random() < 0.1:
+            regions["expert"] = [Region.box(80, 80, 95, 95, label="face", score=0.9)]
+        images.append(gather(regions))
+    found = Reliability.fit(images, ["a", "b", "expert"], ["cat", "face"])
+    _, classes = found.judge(gather({"expert": [Region.box(80, 80, 95, 95, label="face", score=0.9)]}))
+    assert classes[0].tolist() == [0, 1]

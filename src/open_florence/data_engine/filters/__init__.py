@@ -38,8 +38,9 @@ FILTERS: dict[str, Callable[..., Filter]] = {
 }
 """Name -> factory of options, in the order in which they are best run."""
 
-DEFAULTS = ("degenerate", "ontology", "score", "nms", "phrase_boxes", "length", "repetition", "claims")
-"""The filters that run where nothing else is asked."""
+DEFAULTS = ("degenerate", "ontology", "nms", "phrase_boxes", "length", "repetition", "claims")
+"""The filters that run where nothing else is asked. No threshold is among them: scores of different models do not mean
+the same, and fusion learns what each is worth."""
 
 
 def make_filters(

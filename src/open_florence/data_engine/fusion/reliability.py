@@ -75,10 +75,17 @@ class Reliability:
     def judge(self, clusters: Sequence[Cluster]) -> tuple[Array, Array]:
         """(N,) the probability that each cluster is something, and (N, C) of each class if it is.
 
-        What a source says that was not there when this was learnt counts for nothing.
+        A class that no source names here is not considered: one source alone may know it, and everybody else be wrong,
+        but not everybody. What a source says that was not there when this was learnt counts for nothing.
         """
         labels, bins = _arrays(clusters, self.sources, self.classes, self.edges)
-        return self.existence.probability(labels >= 0, bins), self.votes.posterior(labels)
+        said = np.zeros((len(clusters), len(self.classes)), bool)
+        for s in range(len(self.sources)):
+            here = labels[:, s] >= 0
+            said[here, labels[here, s]] = True
+        said[~said.any(axis=1)] = True
+        classes = self.votes.posterior(labels) * said + 1e-12 * said
+        return self.existence.probability(labels >= 0, bins), classes / classes.sum(axis=1, keepdims=True)
 
     def box(self, cluster: Cluster) -> tuple[float, float, float, float]:
         """The mean of the members' boxes, each weighted by how exact its source is."""
