@@ -21,6 +21,7 @@ from open_florence.data_engine.settle import Settlement
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.selection import overlap
 
+REGION_TEXTS = "<DENSE_REGION_CAPTION>"
 Work = tuple[list[Row], dict[str, Any]]
 
 
@@ -109,7 +110,7 @@ def merge(job: Job, sources: Sequence[str], elaborators: Sequence[str]) -> None:
         for image, sample in samples.items():
             candidates, _ = withhold(job, image, said.candidates[image])
             decisions = rules(sample, candidates, said.rejected[image])
-            decisions += [_still(c, decisions) for c in elaborated.get(image, ())]
+            decisions += [d for c in elaborated.get(image, ()) for d in _still(c, decisions)]
             _add(job, shard, sample, decisions, rows, "merge")
         return rows, {}
 
@@ -117,13 +118,30 @@ def merge(job: Job, sources: Sequence[str], elaborators: Sequence[str]) -> None:
     job.run_shards("merge", LABELS, job.round.images(), work)
 
 
-def _still(candidate: Candidate, decisions: Sequence[Decision]) -> Decision:
-    """What was said about a box is kept as long as a box is kept there."""
-    query = candidate.annotation.query
+def _still(candidate: Candidate, decisions: Sequence[Decision]) -> list[Decision]:
+    """What was said about boxes is kept as long as boxes are kept there: the answer about one, the regions of several.
+
+    Where nobody looked for boxes, everything is kept.
+    """
+    annotation = candidate.annotation
+    if not any(d.annotation.task == BOXES for d in decisions):
+        return [Decision(annotation, "kept", "", (candidate.id,))]
     boxes = [r for d in decisions if d.status == "kept" and d.annotation.task == BOXES for r in d.annotation.regions]
-    if not isinstance(query, Region) or any(overlap(query, box) >= SAME for box in boxes):
-        return Decision(candidate.annotation, "kept", "", (candidate.id,))
-    return Decision(candidate.annotation, "dropped", "no box: what it speaks of was not kept", (candidate.id,))
+
+    def stands(region: Region) -> bool:
+        return any(overlap(region, box) >= SAME for box in boxes)
+
+    def dropped(what: Annotation) -> Decision:
+        return Decision(what, "dropped", "no box: what it speaks of was not kept", (candidate.id,))
+
+    if isinstance(annotation.query, Region) and not stands(annotation.query):
+        return [dropped(annotation)]
+    gone = tuple(r for r in annotation.regions if not stands(r)) if annotation.task == REGION_TEXTS else ()
+    if not gone:
+        return [Decision(annotation, "kept", "", (candidate.id,))]
+    left = replace(annotation, regions=tuple(r for r in annotation.regions if r not in gone))
+    kept = [Decision(left, "kept", "", (candidate.id,))] if left.regions else []
+    return [*kept, dropped(replace(annotation, regions=gone))]
 
 
 def _add(job: Job, shard: str, sample: Sample, decisions: Sequence[Decision], rows: list[Row], step: str) -> None:
