@@ -50,6 +50,7 @@ WITHOUT_TORCH = {
     "locations",
     "selection",
     "noun_phrases",
+    "processor",
     "errors",
 }
 ONLY_IN = {

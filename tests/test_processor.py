@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -63,20 +62,20 @@ def test_pixels_equal_those_of_transformers(size, small):
     for side in (64, 160):
         ours = replace(small, image_size=side).pixels([image])
         theirs = reference(side)(image, return_tensors="np")["pixel_values"]
-        assert ours.dtype == torch.float32
-        assert np.array_equal(ours.numpy(), theirs)
+        assert ours.dtype == np.float32
+        assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
 def test_pixels_of_every_mode_equal_those_of_transformers(mode, small):
     image = noise(50, 40, 4) if mode == "RGBA" else noise(50, 40, 2) if mode == "LA" else noise(50, 40).convert(mode)
-    assert np.array_equal(small.pixels([image]).numpy(), reference(64)(image, return_tensors="np")["pixel_values"])
+    assert np.array_equal(small.pixels([image]), reference(64)(image, return_tensors="np")["pixel_values"])
 
 
 def test_pixels_at_the_published_size_in_a_batch(published):
     images = [noise(300, 200), noise(90, 768), noise(768, 768)]
     theirs = reference(768)(images, return_tensors="np")["pixel_values"]
-    assert np.array_equal(published.pixels(images).numpy(), theirs)
+    assert np.array_equal(published.pixels(images), theirs)
     assert published.pixels([]).shape == (0, 3, 768, 768)
 
 
@@ -87,7 +86,7 @@ def test_pixels_equal_those_of_the_original(published, data_folder):
     names = [name for name, row in recorded.items() if "error" not in row]
     assert len(names) == 4
     for name in names:
-        values = published.pixels([Image.fromarray(arrays[f"{name}.input"])])[0].numpy()
+        values = published.pixels([Image.fromarray(arrays[f"{name}.input"])])[0]
         assert hashlib.sha256(values.tobytes()).hexdigest() == recorded[name]["pixel_values_f32_sha256"]
         assert np.array_equal(values[:, 352:416, 352:416], arrays[f"{name}.crop_352_416"])
 
@@ -98,7 +97,7 @@ def test_a_rotated_photo_is_turned_once(small):
     buffer = io.BytesIO()
     noise(30, 20).save(buffer, "PNG", exif=exif)
     turned = noise(30, 20).transpose(Image.Transpose.ROTATE_270)
-    assert torch.equal(small.pixels([Image.open(buffer)]), small.pixels([turned]))
+    assert np.array_equal(small.pixels([Image.open(buffer)]), small.pixels([turned]))
 
 
 # --- prompts
@@ -142,7 +141,7 @@ def test_every_published_task_has_a_golden_prompt():
 
 def test_prompts_are_padded_on_the_right(published):
     input_ids, mask = published.prompts(["What does the image describe?", "a", ""])
-    assert input_ids.dtype == mask.dtype == torch.long
+    assert input_ids.dtype == mask.dtype == np.int64
     assert input_ids.tolist() == [[0, 2264, 473, 5, 2274, 6190, 116, 2], [0, 102, 2] + [1] * 5, [0, 2] + [1] * 6]
     assert mask.tolist() == [[1] * 8, [1] * 3 + [0] * 5, [1] * 2 + [0] * 6]
     assert published.prompts([])[0].shape == (0, 0)
@@ -378,7 +377,7 @@ def test_transformers_reads_a_saved_folder(small, published, tmp_path):
         processor.save(tmp_path / name)
         theirs = Florence2Processor.from_pretrained(tmp_path / name)
         batch = theirs(text=["<OD>"], images=[image], return_tensors="pt")
-        assert torch.equal(batch["pixel_values"], processor.pixels([image]))
+        assert np.array_equal(batch["pixel_values"].numpy(), processor.pixels([image]))
         asked = processor.prompts([OD.prompt])[0][0].tolist()
         assert batch["input_ids"][0].tolist() == [len(processor.tokenizer)] * tokens + asked
 

@@ -1,7 +1,7 @@
-"""Between samples and tensors: images and questions in, ids and their log-probabilities out as a scored `Annotation`.
+"""Between samples and arrays: images and questions in, ids and their log-probabilities out as a scored `Annotation`.
 
 Images follow the published preprocessor (CLIP's, ImageNet statistics, aspect ratio not kept); questions and answers
-are worded by `tasks` and written by `tokenizer`.
+are worded by `tasks` and written by `tokenizer`. Arrays are NumPy's, so that every engine can be fed, PyTorch or not.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
 from open_florence.images import open_image
@@ -43,7 +42,7 @@ _TREATMENT: dict[str, bool | int | float] = {
 
 @dataclass
 class Processor:
-    """Everything between a sample and the model's tensors; holds no weights."""
+    """Everything between a sample and the model's arrays; holds no weights."""
 
     tokenizer: Tokenizer
     image_size: int = 768
@@ -109,30 +108,45 @@ class Processor:
             window = {WINDOW: self.location_window} if self.location_window else {}
             path.write_text(json.dumps({**generation, **window}, indent=2) + "\n", encoding="utf-8")
 
-    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+    def pixels(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Images of any size -> (B, 3, S, S) float32, S = `image_size`: resized, scaled to 0..1, normalised.
 
         Bicubic on 8-bit values, then arithmetic in the order and precision of transformers' CLIP processor (Pillow
         backend), so that the values are the same to the last bit.
         """
         side = self.image_size
-        levels = (np.arange(256) * (1 / 255)).astype(np.float32)  # (256,) every value a channel can have
-        mean, std = (np.array(values, np.float32)[:, None] for values in (self.mean, self.std))  # (3, 1) each
-        table = (levels - mean) / std  # (3, 256)
-        batch = np.empty((len(images), 3, side, side), np.float32)
+        levels = np.empty((len(images), side, side, 3), np.uint8)
         for index, image in enumerate(images):
-            resized = np.asarray(open_image(image).resize((side, side), Image.Resampling.BICUBIC))  # (S, S, 3) uint8
-            for channel in range(3):
-                batch[index, channel] = table[channel][resized[:, :, channel]]
-        return torch.from_numpy(batch)
+            levels[index] = self.resized(image)
+        return self.normalised(levels)
 
-    def prompts(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Questions as `Task.question` words them -> input_ids and attention_mask, (B, L) long, padded on the right."""
+    def resized(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An image of any size -> (S, S, 3), S = `image_size`: the slow half of `pixels`, an eighth of its size."""
+        side = self.image_size
+        return np.asarray(open_image(image).resize((side, side), Image.Resampling.BICUBIC))
+
+    def normalised(self, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Resized images (B, S, S, 3) -> (B, 3, S, S) float32, the other half of `pixels`."""
+        table = self.level_table()
+        pixels = np.empty((len(levels), 3, *levels.shape[1:3]), np.float32)
+        for image, given in zip(pixels, levels, strict=True):
+            for channel in range(3):
+                np.take(table[channel], given[:, :, channel], out=image[channel])
+        return pixels
+
+    def level_table(self) -> NDArray[np.float32]:
+        """(3, 256): what each of the values a channel can have becomes."""
+        levels = (np.arange(256) * (1 / 255)).astype(np.float32)  # (256,)
+        mean, std = (np.array(values, np.float32)[:, None] for values in (self.mean, self.std))  # (3, 1) each
+        return (levels - mean) / std
+
+    def prompts(self, questions: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Questions as `Task.question` words them -> input_ids and attention_mask, (B, L), padded on the right."""
         rows = [self.tokenizer.encode(question) for question in questions]
         shape = (len(rows), max(map(len, rows), default=0))
-        input_ids, attention_mask = torch.full(shape, self.tokenizer.pad), torch.zeros(shape, dtype=torch.long)
+        input_ids, attention_mask = np.full(shape, self.tokenizer.pad, np.int64), np.zeros(shape, np.int64)
         for index, row in enumerate(rows):
-            input_ids[index, : len(row)] = torch.tensor(row)
+            input_ids[index, : len(row)] = row
             attention_mask[index, : len(row)] = 1
         return input_ids, attention_mask
 

@@ -71,7 +71,7 @@ def test_vectors_do_not_depend_on_the_batch(embedder: Embedder, images: list[Ima
 def test_a_plain_florence_gives_its_mean_visual_token(plain: Embedder, images: list[Image.Image]) -> None:
     assert isinstance(plain.model, Florence)
     with torch.no_grad():
-        token = plain.model.encode_image(plain.processor.pixels(images))[:, 0]
+        token = plain.model.encode_image(torch.from_numpy(plain.processor.pixels(images)))[:, 0]
     np.testing.assert_allclose(plain.images(images), F.normalize(token, dim=1).numpy(), atol=1e-6)
     assert not plain.has_texts
 

@@ -250,8 +250,10 @@ def test_classification_is_the_probability_of_whole_answers(predictor: Predictor
     assert list(found.values()) == sorted(found.values(), reverse=True)
     assert sum(found.values()) == pytest.approx(1)
     with torch.inference_mode():
-        features = predictor.model.encode_image(predictor.processor.pixels([picture()]))
-        memory = predictor.model.encode(features, *predictor.processor.prompts([TASKS["<CAPTION>"].prompt]))
+        features = predictor.model.encode_image(torch.from_numpy(predictor.processor.pixels([picture()])))
+        memory = predictor.model.encode(
+            features, *map(torch.from_numpy, predictor.processor.prompts([TASKS["<CAPTION>"].prompt]))
+        )
         totals = []
         for label in labels:  # one at a time, token by token
             ids = predictor.processor.tokenizer.encode(label)

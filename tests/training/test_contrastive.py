@@ -133,7 +133,7 @@ def test_a_text_that_is_too_long_is_left_out_with_its_image_and_counted(processo
     rng = random.Random(0)
     batch = contrastive_batch([long, short, long], processor, {"<CAPTION>": 1.0}, max_text=10, rng=rng)
     assert (len(batch.pixel_values), batch.dropped) == (1, 2)
-    assert torch.equal(batch.pixel_values, processor.pixels([_picture(short)]))
+    assert torch.equal(batch.pixel_values, torch.from_numpy(processor.pixels([_picture(short)])))
     with pytest.raises(OpenFlorenceError, match="none of the 1 images has a text of <CAPTION> with at most 10 tokens"):
         contrastive_batch([long], processor, {"<CAPTION>": 1.0}, max_text=10, rng=rng)
 

@@ -135,9 +135,9 @@ def test_a_new_token_may_be_asked_with_and_answered(
     (count,) = processor.tokenizer.encode("<COUNT>", wrap=False)
     assert processor.tokenizer.encode(TASKS["<COUNT>"].question("a", (1, 1)))[1] == count
     picture = Image.new("RGB", (32, 32), "red")
-    ids, mask = processor.prompts(["<COUNT>a"])
+    ids, mask = map(torch.from_numpy, processor.prompts(["<COUNT>a"]))
     with torch.inference_mode():
-        memory = model.encode(model.encode_image(processor.pixels([picture])), ids, mask)
+        memory = model.encode(model.encode_image(torch.from_numpy(processor.pixels([picture]))), ids, mask)
         embedded = model.language_model.embed(torch.tensor([[2, 0]]))
         hidden = model.language_model.decoder(embedded, memory.hidden, memory.mask, None)[0, -1]
     with torch.no_grad():  # what the decoder wants to say after <s> is the new token, and even more the placeholder

@@ -75,7 +75,7 @@ class Embedder:
         it to the language model, scaled to length 1: not trained for this.
         """
         rows = [
-            self._encode_images(self.processor.pixels([open_image(image) for image in some]))
+            self._encode_images(torch.from_numpy(self.processor.pixels([open_image(image) for image in some])))
             for some in _chunks(images, self.batch_size)
         ]
         return _stack(rows)
@@ -86,7 +86,7 @@ class Embedder:
         limit = model.config.text.max_positions
         rows = []
         for some in _chunks(texts, self.batch_size):
-            input_ids, mask = self.processor.prompts(some)  # (B, L) each
+            input_ids, mask = map(torch.from_numpy, self.processor.prompts(some))  # (B, L) each
             if input_ids.shape[1] > limit:
                 longest = some[int(mask.sum(1).argmax())]
                 raise OpenFlorenceError(

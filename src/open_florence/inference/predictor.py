@@ -222,11 +222,11 @@ class Predictor:
 
     def _features(self, pictures: Sequence[Any]) -> Tensor:
         """PIL images -> image features (I, N, d), on the model's device."""
-        return self.model.encode_image(self.processor.pixels(pictures).to(self._device))
+        return self.model.encode_image(torch.from_numpy(self.processor.pixels(pictures)).to(self._device))
 
     def _encode(self, features: Tensor, questions: Sequence[_Question]) -> Memory:
         """Each question joined with the features of its image; `features` (I, N, d) -> a memory of B rows."""
-        input_ids, mask = self.processor.prompts([question.sentence for question in questions])  # (B, L)
+        input_ids, mask = map(torch.from_numpy, self.processor.prompts([q.sentence for q in questions]))  # (B, L)
         visual, limit = features.shape[1], self.model.config.text.max_positions
         if visual + input_ids.shape[1] > limit:
             longest = questions[int(mask.sum(1).argmax())]

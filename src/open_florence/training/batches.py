@@ -138,7 +138,9 @@ def collate(
     edges = np.round(np.cumsum([0.0, *chunk_shares]) * len(rows)).astype(int)
     edges[-1] = len(rows)
     chunks = tuple(_chunk(rows[a:b], processor) for a, b in itertools.pairwise(edges) if b > a)
-    pixels = processor.pixels([Image.fromarray(example.image) for example in examples])  # (I, 3, S, S)
+    pixels = torch.from_numpy(
+        processor.pixels([Image.fromarray(example.image) for example in examples])
+    )  # (I, 3, S, S)
     names = examples[0].dense.keys()
     dense = {name: torch.from_numpy(np.stack([example.dense[name] for example in examples])) for name in names}
     return Batch(pixels, chunks, dense, dropped)
@@ -150,7 +152,9 @@ def dense_batch(examples: Sequence[Example], processor: Processor) -> Batch:
 
 
 def _chunk(rows: Sequence[tuple[list[int], str, str, int]], processor: Processor) -> Chunk:
-    input_ids, attention_mask = processor.prompts([question for _, question, _, _ in rows])  # (B, L) each
+    input_ids, attention_mask = map(
+        torch.from_numpy, processor.prompts([question for _, question, _, _ in rows])
+    )  # (B, L) each
     width = max(len(target) for target, *_ in rows)
     labels = torch.full((len(rows), width), IGNORE, dtype=torch.long)  # (B, T)
     for row, (target, *_) in enumerate(rows):

@@ -94,8 +94,10 @@ def contrastive_batch(
         raise OpenFlorenceError(
             f"none of the {len(examples)} images has a text of {', '.join(weights)} with at most {max_text} tokens"
         )
-    pixels = processor.pixels([Image.fromarray(example.image) for example, *_ in kept])  # (I, 3, S, S)
-    input_ids, attention_mask = processor.prompts([text for _, text, _ in kept])  # (I, L) each
+    pixels = torch.from_numpy(
+        processor.pixels([Image.fromarray(example.image) for example, *_ in kept])
+    )  # (I, 3, S, S)
+    input_ids, attention_mask = map(torch.from_numpy, processor.prompts([text for _, text, _ in kept]))  # (I, L) each
     labels = torch.tensor([label_of(said) for *_, said in kept])  # (I,)
     return ContrastiveBatch(pixels, input_ids, attention_mask, labels, len(examples) - len(kept))
 
