@@ -13,9 +13,9 @@ from open_florence.evaluation import detection_ap
 from open_florence.evaluation.detection import boxes_of, match
 from open_florence.evaluation.intervals import Array, draws, percentiles
 from open_florence.evaluation.scenes import scenes
+from open_florence.generation import GenerationConfig
 from open_florence.geometry import iou
 from open_florence.inference.predictor import Predictor
-from open_florence.inference.request import GenerationConfig
 from open_florence.schema import Region
 
 WINDOWS = {"the bin itself": 0, "± 5 bins": 5, "± 10": 10, "± 25": 25, "± 50": 50, "all bins": 1000}

@@ -20,8 +20,8 @@ from PIL import Image
 from open_florence.annotate import Tally, annotate
 from open_florence.data import read
 from open_florence.errors import OpenFlorenceError
+from open_florence.generation import GenerationConfig
 from open_florence.images import image_id
-from open_florence.inference.request import GenerationConfig
 from open_florence.schema import Annotation, Region
 
 TASKS = ["<OD>", "<CAPTION>"]

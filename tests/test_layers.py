@@ -22,6 +22,8 @@ LAYERS = {
     "inference": 5,
     "training": 5,
     "processor": 4,
+    "questions": 4,
+    "generation": 1,
     "selection": 3,
     "tasks": 3,
     "data": 3,
@@ -51,6 +53,8 @@ WITHOUT_TORCH = {
     "selection",
     "noun_phrases",
     "processor",
+    "questions",
+    "generation",
     "errors",
 }
 ONLY_IN = {

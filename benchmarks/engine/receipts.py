@@ -36,10 +36,10 @@ from open_florence.data.tiles import tiles
 from open_florence.data_engine.decision import Candidate
 from open_florence.data_engine.fusion.ocr_fusion import OcrFusion, reading_score
 from open_florence.evaluation.intervals import Tally
+from open_florence.generation import GenerationConfig
 from open_florence.geometry import nms, region_box
 from open_florence.images import open_image
 from open_florence.inference.predictor import Predictor
-from open_florence.inference.request import GenerationConfig
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.specialists import load_specialist, source_of
 

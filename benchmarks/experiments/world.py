@@ -22,8 +22,8 @@ import torch
 from open_florence.evaluation import attribute_f1, detection_ap, grounding_accuracy, mask_miou, mask_overlaps
 from open_florence.evaluation.intervals import Tally
 from open_florence.evaluation.scenes import ATTRIBUTES
+from open_florence.generation import GenerationConfig
 from open_florence.inference.predictor import Predictor
-from open_florence.inference.request import GenerationConfig
 from open_florence.model.config import FlorenceConfig, TextConfig, VisionConfig
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor

@@ -34,7 +34,7 @@ from open_florence.selection import NOTHING, Removed, Selection, sum_removed
 from open_florence.tasks import find_task
 
 if TYPE_CHECKING:
-    from open_florence.inference.request import GenerationConfig
+    from open_florence.generation import GenerationConfig
 
 Ask = str | tuple[str, Any]
 """A task, or a task and its query, as `Predictor.predict` takes them."""

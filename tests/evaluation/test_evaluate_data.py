@@ -16,7 +16,7 @@ from open_florence.data import read, write
 from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation import METRICS, Answers, cider, evaluate
 from open_florence.evaluation.metrics import exact
-from open_florence.inference.request import GenerationConfig
+from open_florence.generation import GenerationConfig
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.tasks import TASKS, Task, TextGrammar
 

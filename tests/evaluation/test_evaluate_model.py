@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from open_florence.evaluation import evaluate
+from open_florence.generation import GenerationConfig
 from open_florence.inference.predictor import Predictor
-from open_florence.inference.request import GenerationConfig
 from open_florence.model.config import PRESETS
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor

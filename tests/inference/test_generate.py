@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from open_florence.errors import OpenFlorenceError
+from open_florence.generation import Generation, GenerationConfig
 from open_florence.inference import beam
 from open_florence.inference.constraints import Constraints
-from open_florence.inference.generate import Generation, GenerationConfig, generate, shape_distribution
+from open_florence.inference.generate import generate, shape_distribution
 from open_florence.inference.request import Stepper
 from open_florence.model.checkpoint import read_weights
 from open_florence.model.florence import Florence, Memory

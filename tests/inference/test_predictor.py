@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
+from open_florence.generation import GenerationConfig
 from open_florence.inference.calibration import Calibration, Curve
-from open_florence.inference.generate import GenerationConfig
 from open_florence.inference.predictor import Predictor, source_name
 from open_florence.inference.pretrained import save_model
 from open_florence.model.config import FlorenceConfig, TextConfig, VisionConfig

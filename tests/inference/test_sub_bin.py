@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_florence.errors import OpenFlorenceError
-from open_florence.inference.generate import GenerationConfig, generate
+from open_florence.generation import GenerationConfig
+from open_florence.inference.generate import generate
 from open_florence.inference.sub_bin import expected_bins
 from open_florence.locations import LocationQuantizer
 

@@ -13,8 +13,8 @@ import typer
 from open_florence.errors import OpenFlorenceError
 
 if TYPE_CHECKING:
+    from open_florence.generation import GenerationConfig
     from open_florence.inference.predictor import Predictor
-    from open_florence.inference.request import GenerationConfig
     from open_florence.selection import Selection
     from open_florence.tasks import Task
 
@@ -76,7 +76,7 @@ def with_views(predictor: Predictor, views: int) -> Any:
 
 def generation_settings(published: bool, max_new_tokens: int | None) -> GenerationConfig | None:
     """How answers are written; None is the predictor's own way."""
-    from open_florence.inference.request import GenerationConfig
+    from open_florence.generation import GenerationConfig
 
     if not published and max_new_tokens is None:
         return None

@@ -21,7 +21,7 @@ from open_florence.data.ignored import ignored_regions
 from open_florence.errors import OpenFlorenceError
 from open_florence.evaluation.metrics import MANY, METRICS, Answers, Metric, class_rows
 from open_florence.evaluation.report import Report
-from open_florence.inference.request import GenerationConfig
+from open_florence.generation import GenerationConfig
 from open_florence.schema import Annotation, Region, Sample, Size
 from open_florence.tasks import find_task
 

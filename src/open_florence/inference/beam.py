@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from open_florence.generation import Generation, GenerationConfig
 from open_florence.inference.constraints import NEVER, Constraints
-from open_florence.inference.request import Generation, GenerationConfig, Stepper, bins_of, collect
+from open_florence.inference.request import Stepper, bins_of, collect
 
 BEHIND = -1e9
 """Below any log-probability of a sequence, above -inf: a last resort where there are fewer sequences than beams."""

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
+from open_florence.generation import Generation, GenerationConfig
 from open_florence.inference.beam import beam_search
 from open_florence.inference.constraints import NEVER, Constraints
-from open_florence.inference.request import Generation, GenerationConfig, Stepper, bins_of, collect
+from open_florence.inference.request import Stepper, bins_of, collect
 from open_florence.model.florence import Florence, Memory
-
-__all__ = ["Generation", "GenerationConfig", "generate"]
 
 
 def generate(model: Florence, memory: Memory, config: GenerationConfig | None = None) -> Generation:

@@ -12,32 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from open_florence.errors import OpenFlorenceError
+from open_florence.generation import GenerationConfig
 from open_florence.images import open_image
 from open_florence.inference.calibration import Calibration
-from open_florence.inference.generate import GenerationConfig, generate
+from open_florence.inference.generate import generate
 from open_florence.inference.pretrained import SHIPPED, find_folder, format_and_place, load_model
 from open_florence.inference.score import score_answers
 from open_florence.model.florence import Florence, Memory
 from open_florence.processor import Processor
+from open_florence.questions import CLASSIFICATION, SEPARATOR, Ask, Asks, read_ask, read_labels
 from open_florence.schema import Annotation, Region, Size
 from open_florence.tasks import Task, find_task
-
-Query = str | Region | Sequence[float] | Sequence[str] | None
-"""What is asked with a task: words; several phrases; or a region, also as (x1, y1, x2, y2) in pixels of the image."""
-
-Ask = str | tuple[str, Query]
-"""A task, or a task and its query."""
-
-Asks = list[str] | list[tuple[str, Query]] | list[Ask]
-
-CLASSIFICATION = "<CLASSIFICATION>"
-SEPARATOR = "<and>"
-"""What the published model reads between several phrases of one query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +131,7 @@ class Predictor:
         What `predict_batch` is for when the queries differ between images. Arguments as in `predict`.
         """
         settings = self._settings(published, generation)
-        asked = [(image, [_asked(ask) for ask in asks]) for image, asks in requests]
+        asked = [(image, [read_ask(ask) for ask in asks]) for image, asks in requests]
         answers: list[list[Annotation]] = []
         for some in _chunks(asked, self.max_images):
             answers += self._answer(some, settings)
@@ -156,12 +145,12 @@ class Predictor:
         a list, or "cat<and>dog".
         """
         task = find_task(CLASSIFICATION)
-        query = SEPARATOR.join(_labels(labels.split(SEPARATOR) if isinstance(labels, str) else labels))
+        query = SEPARATOR.join(read_labels(labels))
         with torch.inference_mode():
             picture = open_image(image)
             question = _Question(0, 0, task, query, task.question(query, _size(picture)))
             memory = self._encode(self._features([picture]), [question])
-            return self._label_probabilities(memory, _labels(query.split(SEPARATOR)))
+            return self._label_probabilities(memory, read_labels(query))
 
     def _answer(
         self, requests: Sequence[tuple[Any, list[tuple[Task, str | Region | None]]]], settings: GenerationConfig
@@ -204,7 +193,7 @@ class Predictor:
 
     def _choose(self, features: Tensor, question: _Question) -> Annotation:
         """The likeliest of the labels in the query. `features` (I, N, d)."""
-        labels = _labels(str(question.query).split(SEPARATOR))
+        labels = read_labels(str(question.query))
         probabilities = self._label_probabilities(self._encode(features, [question]), labels)
         best, score = next(iter(probabilities.items()))
         return Annotation(question.task.token, best, query=question.query, source=self.source, score=score)
@@ -222,7 +211,7 @@ class Predictor:
 
     def _features(self, pictures: Sequence[Any]) -> Tensor:
         """PIL images -> image features (I, N, d), on the model's device."""
-        return self.model.encode_image(torch.from_numpy(self.processor.pixels(pictures)).to(self._device))
+        return self.model.encode_image(torch.from_numpy(self.processor.pixels(pictures)).to(self.model.device))
 
     def _encode(self, features: Tensor, questions: Sequence[_Question]) -> Memory:
         """Each question joined with the features of its image; `features` (I, N, d) -> a memory of B rows."""
@@ -234,8 +223,8 @@ class Predictor:
                 f"the question for {longest.task.token[:40]} has {input_ids.shape[1]} tokens, and beside the image's "
                 f"{visual} this model reads only {limit - visual}: {longest.sentence[:60]!r}..."
             )
-        rows = torch.tensor([question.image for question in questions], device=self._device)
-        return self.model.encode(features[rows], input_ids.to(self._device), mask.to(self._device))
+        rows = torch.tensor([question.image for question in questions], device=self.model.device)
+        return self.model.encode(features[rows], input_ids.to(self.model.device), mask.to(self.model.device))
 
     def _settings(self, published: bool, generation: GenerationConfig | None) -> GenerationConfig:
         if published and generation is not None:
@@ -265,10 +254,6 @@ class Predictor:
         image = self.model.config.image_token_id
         return () if image is None or image >= self._vocabulary() else (image,)
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
 
 def source_name(name_or_folder: str | Path) -> str:
     """What annotations of a checkpoint call their source: "open-florence-tiny", a folder's name, or a hub name."""
@@ -280,28 +265,6 @@ def source_name(name_or_folder: str | Path) -> str:
         return name
     folder = folder.resolve()  # `finetune` calls every checkpoint "checkpoint", and its run has the name
     return folder.parent.name if folder.name == "checkpoint" else folder.name
-
-
-def _asked(ask: Ask) -> tuple[Task, str | Region | None]:
-    """The task's row, and the query as words or a region."""
-    name, query = ask if isinstance(ask, tuple) else (ask, None)
-    task = find_task(name)
-    if query is None or isinstance(query, str | Region):
-        return task, query
-    values: list[Any] = list(query)
-    if values and all(isinstance(value, str) for value in values):
-        return task, SEPARATOR.join(values)
-    if len(values) == 4 and all(isinstance(value, int | float | np.number) for value in values):
-        return task, Region.box(*values)
-    raise OpenFlorenceError(f"the query of {task.token} is words, a Region or (x1, y1, x2, y2), not {query!r:.80}")
-
-
-def _labels(labels: Sequence[str]) -> list[str]:
-    """Each label once, without spaces at its ends. Raises OpenFlorenceError when none is left."""
-    found = list(dict.fromkeys(label.strip() for label in labels if label.strip()))
-    if not found:
-        raise OpenFlorenceError(f'{CLASSIFICATION} needs the labels to choose from, as "cat{SEPARATOR}dog" or a list')
-    return found
 
 
 def _size(picture: Any) -> Size:

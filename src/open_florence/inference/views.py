@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from open_florence.errors import OpenFlorenceError
+from open_florence.generation import GenerationConfig
 from open_florence.geometry import iou, region_box
 from open_florence.images import open_image
 from open_florence.inference.predictor import Predictor
-from open_florence.inference.request import GenerationConfig
 from open_florence.schema import Annotation, Point, Region, Size
 from open_florence.selection import region_score
 from open_florence.tasks import find_task

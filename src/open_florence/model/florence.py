@@ -43,6 +43,15 @@ class Florence(nn.Module):
         self.projector = Projector(config.vision)
         self.language_model = Bart(config.text)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.projector.temporal.device
+
+    def new_cache(self) -> KVCache:
+        """An empty cache for `decode`."""
+        return KVCache()
+
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Normalised pixels (I, 3, height, width) -> image features (I, 1 + N, d)."""
         return self.projector(self.vision_tower(pixel_values.to(self.projector.image_projection.weight.dtype)))  # type: ignore[no-any-return]

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from open_florence.errors import OpenFlorenceError
-from open_florence.inference.predictor import SEPARATOR, Ask, Predictor
+from open_florence.inference.predictor import Predictor
 from open_florence.inference.pretrained import TOKENIZER, find_folder
 from open_florence.inference.views import ViewPredictor
+from open_florence.questions import SEPARATOR, Ask
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.selection import Selection
 from open_florence.specialists.inputs import boxes_of
