@@ -195,7 +195,7 @@ class Uncached:
     """A model that reads the whole answer again at every step. The cache carries the ids only, and their beams."""
 
     def __init__(self, model: Florence) -> None:
-        self.model, self.config = model, model.config
+        self.model, self.config, self.new_cache = model, model.config, KVCache
 
     def decode(self, ids: Tensor, memory: Memory, cache: KVCache) -> Tensor:
         every = cache.append(0, ids.expand(2, *ids.shape)[:, :, None, :, None])[0, :, 0, :, 0]
