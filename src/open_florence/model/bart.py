@@ -35,10 +35,10 @@ class Bart(nn.Module):
         """ids (B, L) long -> (B, L, d)."""
         return self.shared(ids)  # type: ignore[no-any-return]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Decoder states (..., d) -> (..., V)."""
+    def logits(self, hidden: Tensor, among: range | None = None) -> Tensor:
+        """Decoder states (..., d) -> (..., V), or (..., len(among)) of the ids `among` alone."""
         head = self.shared if self.lm_head is None else self.lm_head
-        return F.linear(hidden, head.weight)
+        return F.linear(hidden, head.weight if among is None else head.weight[among.start : among.stop])
 
     def _initialise(self, module: nn.Module) -> None:
         if not isinstance(module, nn.Linear | Table) or module.weight.is_meta:  # drawing for "meta" loads a compiler

@@ -69,9 +69,16 @@ class Florence(nn.Module):
         Rows b * beams .. (b + 1) * beams - 1 read memory row b. With a cache (a new `KVCache()` at the first call),
         the T tokens continue those of the calls before, which are not given again.
         """
+        return self.logits(self.hidden(ids, memory, cache))
+
+    def hidden(self, ids: Tensor, memory: Memory, cache: KVCache | None = None) -> Tensor:
+        """The decoder's states (R, T, d), of which `logits` makes those of `decode`. Arguments as there."""
         embedded = self.language_model.embed(ids)  # (R, T, d)
-        hidden = self.language_model.decoder(embedded, memory.hidden, memory.mask, cache)
-        return self.language_model.logits(hidden)
+        return self.language_model.decoder(embedded, memory.hidden, memory.mask, cache)  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor, among: range | None = None) -> Tensor:
+        """States (..., d) -> logits (..., V), or (..., len(among)) of the ids `among` alone."""
+        return self.language_model.logits(hidden, among)
 
     def forward(
         self,
