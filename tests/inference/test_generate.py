@@ -198,7 +198,7 @@ class Uncached:
         self.model, self.config, self.new_cache = model, model.config, KVCache
 
     def decode(self, ids: Tensor, memory: Memory, cache: KVCache) -> Tensor:
-        every = cache.append(0, ids.expand(2, *ids.shape)[:, :, None, :, None])[0, :, 0, :, 0]
+        every = cache.append(0, ids.expand(2, *ids.shape)[:, :, None, :, None])[0][0, :, 0, :, 0]
         cache.advance(ids.shape[1])
         return self.model.decode(every, memory, None)
 

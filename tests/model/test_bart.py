@@ -95,15 +95,15 @@ def test_the_cache_grows_and_reorders():
     for step in range(STEP + 6):
         new = torch.full((2, 3, 1, 1, 1), float(step)) + torch.arange(3.0).view(1, 3, 1, 1, 1) / 10
         kept.append(new)
-        held = cache.append(0, new)
+        held, _ = cache.append(0, new)
         cache.advance(1)
         torch.testing.assert_close(held, torch.cat(kept, dim=3))
     assert cache.length == STEP + 6
     cache.reorder(torch.tensor([2, 2, 0]))
-    held = cache.append(0, kept[0])
+    held, _ = cache.append(0, kept[0])
     torch.testing.assert_close(held[:, :, :, :-1], torch.cat(kept, dim=3)[:, [2, 2, 0]])
     cache.reorder(torch.tensor([1, 0, 0, 2, 2, 1]))  # more rows than before: one for every beam
-    assert cache.append(0, torch.zeros(2, 6, 1, 1, 1)).shape == (2, 6, 1, STEP + 7, 1)
+    assert cache.append(0, torch.zeros(2, 6, 1, 1, 1))[0].shape == (2, 6, 1, STEP + 7, 1)
 
 
 def test_half_precision_is_kept_from_overflowing(config):

@@ -67,12 +67,13 @@ def test_reordered_beams_continue_the_text_they_took_over(make_model, inputs):
         memory = model.encode(model.encode_image(pixels), input_ids, mask)
         cache = KVCache()
         model.decode(said[:, :3], memory, cache)
-        cross = [part.data_ptr() for part in cache.cross]
-        assert [part.shape[1] for part in cache.cross] == [3] * 3  # memory rows, not beams
+        held = [cache.memory(layer) for layer in range(3)]
+        cross = [part.data_ptr() for part in held]
+        assert [part.shape[1] for part in held] == [3] * 3  # memory rows, not beams
         cache.reorder(rows)
         logits = model.decode(said[:, 3:], memory, cache)
         expected = model.decode(torch.cat([said[rows, :3], said[:, 3:]], 1), memory)[:, 3:]
-    assert [part.data_ptr() for part in cache.cross] == cross
+    assert [cache.memory(layer).data_ptr() for layer in range(3)] == cross
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from open_florence.model.attention import attend, causal_mask
+from open_florence.model.attention import attend
 from open_florence.model.config import TextConfig
 from open_florence.model.kv_cache import KVCache
+from open_florence.model.slots import SlotCache
 
 POSITION_OFFSET = 2
 """Position p reads row p + 2 of its table: BART's ancestor kept two rows for padding."""
@@ -95,6 +96,19 @@ class Decoder(nn.Module):
             cache.advance(embedded.shape[1])
         return x  # type: ignore[no-any-return]
 
+    def step(self, embedded: Tensor, slots: SlotCache) -> Tensor:
+        """One token of every row in use, embedded (R, 1, d), each at its own position -> hidden (R, 1, d)."""
+        x = self.embedding.at(embedded, slots.begin_step())
+        mask = slots.memory_mask[:, None, None]
+        for i, layer in enumerate(self.layers):
+            x = layer(i, x, None, mask, slots)
+        slots.end_step()
+        return x
+
+    def read(self, memory: Tensor) -> list[Tensor]:
+        """memory (B, S, d) -> per layer its keys and values (2, B, H, S, D), for `SlotCache.admit`."""
+        return [layer.cross_attn.read(memory) for layer in self.layers]  # type: ignore[operator, union-attr]
+
 
 class PositionedEmbedding(nn.Module):
     """Adds the learned positions to the embeddings, then normalises."""
@@ -113,6 +127,10 @@ class PositionedEmbedding(nn.Module):
             raise ValueError(f"a sequence of {end} tokens does not fit this model's {self.limit} positions")
         positions = self.embed_positions.weight[past + POSITION_OFFSET : end + POSITION_OFFSET]  # (L, d)
         return F.dropout(self.layernorm_embedding(embedded + positions), self.dropout, self.training)
+
+    def at(self, embedded: Tensor, positions: Tensor) -> Tensor:
+        """embedded (R, 1, d) of tokens at positions (R,) long -> (R, 1, d)."""
+        return self.layernorm_embedding(embedded + self.embed_positions(positions + POSITION_OFFSET)[:, None])  # type: ignore[no-any-return]
 
 
 class EncoderLayer(nn.Module):
@@ -149,8 +167,13 @@ class DecoderLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.d_model)
         self.dropout = config.dropout
 
-    def forward(self, index: int, x: Tensor, memory: Tensor, mask: Tensor, cache: KVCache | None) -> Tensor:
-        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool -> (R, T, d); `index` is this layer's in the cache."""
+    def forward(
+        self, index: int, x: Tensor, memory: Tensor | None, mask: Tensor, cache: KVCache | SlotCache | None
+    ) -> Tensor:
+        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool -> (R, T, d); `index` is this layer's in the cache.
+
+        The memory is read at the first step only, and not at all with slots, which were given it.
+        """
         said = self.self_attn.causal(index, x, cache)
         x = self.self_attn_layer_norm(x + F.dropout(said, self.dropout, self.training))
         seen = self.cross_attn(index, x, memory, mask, cache)
@@ -187,16 +210,15 @@ class SelfAttention(nn.Module):
         query, key, value = self._split(x).unbind(0)
         return self._merge(attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0))
 
-    def causal(self, index: int, x: Tensor, cache: KVCache | None) -> Tensor:
+    def causal(self, index: int, x: Tensor, cache: KVCache | SlotCache | None) -> Tensor:
         """x (R, T, d), which continues what the cache holds -> (R, T, d)."""
         dropout = self.dropout if self.training else 0.0
         qkv = self._split(x)
         length = x.shape[1]
         if cache is None:
             return self._merge(attend(qkv[0], qkv[1], qkv[2], causal=length > 1, dropout=dropout))
-        key, value = cache.append(index, qkv[1:]).unbind(0)
-        mask = None if length == 1 else causal_mask(length, cache.length, x.device)
-        return self._merge(attend(qkv[0], key, value, mask, dropout=dropout))
+        held, mask = cache.append(index, qkv[1:])
+        return self._merge(attend(qkv[0], held[0], held[1], mask, dropout=dropout))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, L, d) -> queries, keys and values (3, B, H, L, D)."""
@@ -219,25 +241,29 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, index: int, x: Tensor, memory: Tensor, mask: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(
+        self, index: int, x: Tensor, memory: Tensor | None, mask: Tensor, cache: KVCache | SlotCache | None
+    ) -> Tensor:
         """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool -> (R, T, d).
 
         The R / B rows that share a memory row stand behind one another in the query, so that its keys and values are
         read where they are.
         """
         r, length, d = x.shape
-        b = memory.shape[0]
-        key, value = self._memory(index, memory, cache).unbind(0)
+        held = None if cache is None else cache.memory(index)
+        if held is None:
+            if memory is None:
+                raise ValueError("there is no memory to read, and the cache holds none")
+            held = self.read(memory)
+            if isinstance(cache, KVCache):
+                held = cache.keep_memory(held)
+        key, value = held.unbind(0)
+        b = key.shape[0]
         query = self.q(x).view(b, r // b * length, self.heads, d // self.heads).transpose(1, 2)
         seen = attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0)
         return self.out(seen.transpose(1, 2).reshape(r, length, d))  # type: ignore[no-any-return]
 
-    def _memory(self, index: int, memory: Tensor, cache: KVCache | None) -> Tensor:
-        """Keys and values of the memory (2, B, H, S, D): made at the first step, kept in the cache."""
-        if cache is not None and index < len(cache.cross):
-            return cache.cross[index]
+    def read(self, memory: Tensor) -> Tensor:
+        """memory (B, S, d) -> its keys and values (2, B, H, S, D)."""
         b, s, d = memory.shape
-        kv: Tensor = self.kv(memory).view(b, s, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        if cache is not None:
-            cache.cross.append(kv.contiguous())  # read at every step, so laid out for it once
-        return kv
+        return self.kv(memory).view(b, s, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # type: ignore[no-any-return]

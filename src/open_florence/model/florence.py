@@ -18,6 +18,7 @@ from open_florence.model.bart import Bart, Table
 from open_florence.model.config import FlorenceConfig, VisionConfig
 from open_florence.model.davit import DaViT
 from open_florence.model.kv_cache import KVCache
+from open_florence.model.slots import SlotCache
 
 IGNORED_LABEL = -100
 """A label that takes no part in the loss."""
@@ -51,6 +52,18 @@ class Florence(nn.Module):
     def new_cache(self) -> KVCache:
         """An empty cache for `decode`."""
         return KVCache()
+
+    def new_slots(self, slots: int, beams: int = 1) -> SlotCache:
+        """Room for `slots` answers at a time, each with `beams` rows, that begin and end as they like."""
+        return SlotCache(self.config.text, slots, beams, self.projector.temporal.dtype, self.device)
+
+    def admit(self, memory: Memory, slots: SlotCache) -> range:
+        """Puts the questions of a memory (N rows) into slots that are free; returns which they are."""
+        return slots.admit(self.language_model.decoder.read(memory.hidden), memory.mask)
+
+    def step(self, tokens: Tensor, slots: SlotCache) -> Tensor:
+        """One token of every row in use, tokens (R,) long -> the decoder's states (R, d), for `logits`."""
+        return self.language_model.decoder.step(self.language_model.embed(tokens[:, None]), slots)[:, 0]
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Normalised pixels (I, 3, height, width) -> image features (I, 1 + N, d)."""

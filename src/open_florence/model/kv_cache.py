@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from open_florence.model.attention import causal_mask
+
 STEP = 64
 """Positions the self-attention cache grows by at least; it doubles, so that appending stays cheap."""
 
@@ -23,14 +25,23 @@ class KVCache:
     def __init__(self) -> None:
         self.length = 0
         """Positions held so far: the position of the next token."""
-        self.cross: list[Tensor] = []
-        """Per layer, (2, B, H, S, D): keys, then values."""
+        self._cross: list[Tensor] = []  # per layer, (2, B, H, S, D)
         self._own: list[Tensor] = []  # per layer, (2, R, H, capacity, D)
 
-    def append(self, layer: int, new: Tensor) -> Tensor:
-        """Add the keys and values (2, R, H, T, D) of T new tokens; returns all of them, (2, R, H, length + T, D).
+    def memory(self, layer: int) -> Tensor | None:
+        """Keys and values of the memory (2, B, H, S, D); None before `keep_memory`."""
+        return self._cross[layer] if layer < len(self._cross) else None
 
-        `length` itself moves only by `advance`, when every layer has appended.
+    def keep_memory(self, held: Tensor) -> Tensor:
+        """Keep the next layer's keys and values (2, B, H, S, D) of the memory, laid out for being read every step."""
+        self._cross.append(held.contiguous())
+        return self._cross[-1]
+
+    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Add the keys and values (2, R, H, T, D) of T new tokens.
+
+        Returns all of them, (2, R, H, length + T, D), and a mask (T, length + T) of those each token may read, None
+        where there is one and it may read all. `length` itself moves only by `advance`, when every layer has appended.
         """
         end = self.length + new.shape[3]
         if layer == len(self._own):
@@ -41,7 +52,8 @@ class KVCache:
             grown[:, :, :, : self.length] = held
             self._own[layer] = grown
         self._own[layer][:, :, :, self.length : end] = new
-        return self._own[layer][:, :, :, :end]
+        mask = None if new.shape[3] == 1 else causal_mask(new.shape[3], self.length, new.device)
+        return self._own[layer][:, :, :, :end], mask
 
     def advance(self, count: int) -> None:
         """Say that every layer has appended `count` tokens."""
