@@ -32,7 +32,6 @@ from word_scores import WORDS, gain, judged, middle, score
 
 from open_florence.cli.finetune import read_labelled, split
 from open_florence.data.jsonl import line_of, write_whole
-from open_florence.data.tiles import tiles
 from open_florence.data_engine.decision import Candidate
 from open_florence.data_engine.fusion.ocr_fusion import OcrFusion, reading_score
 from open_florence.evaluation.intervals import Tally
@@ -42,6 +41,7 @@ from open_florence.images import open_image
 from open_florence.inference.predictor import Predictor
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.specialists import load_specialist, source_of
+from open_florence.tiles import tiles
 
 TILE = (192, 96)
 OVERLAP = 0.3

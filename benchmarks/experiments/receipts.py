@@ -15,13 +15,13 @@ from rich.console import Console
 
 from open_florence.cli.finetune import read_labelled, split
 from open_florence.data import write
-from open_florence.data.tiles import crop, tiles
 from open_florence.evaluation import evaluate
 from open_florence.generation import GenerationConfig
 from open_florence.images import image_id, open_image
 from open_florence.inference.predictor import Predictor
 from open_florence.inference.pretrained import load_model, save_model
 from open_florence.schema import Annotation, Sample
+from open_florence.tiles import crop, tiles
 from open_florence.training.augment import Augmentation
 from open_florence.training.finetune import FinetuneConfig, finetune
 

@@ -28,10 +28,10 @@ from open_florence.data.coco_spool import ImageRecord, Record, Spool
 from open_florence.data.ignored import ignored_annotation
 from open_florence.data.instances import Parts, detection_annotation, mask_annotation
 from open_florence.data.json_stream import stream
-from open_florence.data.masks import decode_rle, polygons
 from open_florence.data.records import box_within, find_image, identify
 from open_florence.errors import OpenFlorenceError
 from open_florence.geometry import Array, clip
+from open_florence.masks import decode_rle, polygons
 from open_florence.schema import Annotation, Region, Sample, Size
 
 HEAD = 1 << 16

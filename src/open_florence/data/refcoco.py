@@ -21,11 +21,11 @@ import numpy as np
 
 from open_florence.data.json_items import json_items
 from open_florence.data.json_stream import stream
-from open_florence.data.masks import decode_rle, polygons
 from open_florence.data.plain_pickle import load_plain_pickle
 from open_florence.data.records import box_within, find_image, identify
 from open_florence.errors import OpenFlorenceError
 from open_florence.geometry import clip, polygon_area
+from open_florence.masks import decode_rle, polygons
 from open_florence.schema import Annotation, Region, Sample, Size
 
 SPLITTERS = ("unc", "umd", "google")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from open_florence.data.masks import polygons
 from open_florence.errors import OpenFlorenceError
 from open_florence.geometry import box_to_polygon, clip, rasterize, region_box
+from open_florence.masks import polygons
 from open_florence.schema import Annotation, Kind, Region, Size
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import yaml
 
 from open_florence.data.instances import Instance, instances
 from open_florence.data.jsonl import write_whole
-from open_florence.data.masks import joined
 from open_florence.errors import OpenFlorenceError
 from open_florence.geometry import Array, box_to_polygon
+from open_florence.masks import joined
 from open_florence.schema import Sample
 
 

@@ -13,8 +13,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from open_florence.data.masks import polygons
 from open_florence.geometry import iou, region_box
+from open_florence.masks import polygons
 from open_florence.schema import Annotation, Point, Region, Sample
 from open_florence.specialists.inputs import Pixels, boxes_of, pixels_of
 from open_florence.specialists.opencv import load_opencv, resized

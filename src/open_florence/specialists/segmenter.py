@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from open_florence.data.masks import polygons
 from open_florence.geometry import region_box
+from open_florence.masks import polygons
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.specialists.hub import load_hub_model, open_samples
 from open_florence.specialists.inputs import boxes_of

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from open_florence.data_engine.decision import Candidate, Decision
 from open_florence.data_engine.enhance.additions import Enhancer, addition
-from open_florence.data_engine.enhance.reading_order import read_text
 from open_florence.data_engine.enhance.region_texts import SOURCE as CHOSEN_TEXTS
 from open_florence.data_engine.enhance.things import Thing, find_things
 from open_florence.data_engine.ontology import Ontology
 from open_florence.geometry import region_box
+from open_florence.reading_order import read_text
 from open_florence.schema import Annotation, Region, Sample
 from open_florence.selection import region_score
 

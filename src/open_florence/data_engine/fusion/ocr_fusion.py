@@ -15,10 +15,10 @@ import numpy as np
 
 from open_florence.data_engine.decision import Candidate, Decision
 from open_florence.data_engine.enhance.additions import addition
-from open_florence.data_engine.enhance.reading_order import read_lines, read_text
 from open_florence.data_engine.fusion import is_human
 from open_florence.data_engine.fusion.clusters import gather
 from open_florence.geometry import Array, box_area, region_box
+from open_florence.reading_order import read_lines, read_text
 from open_florence.schema import Annotation, Region, Sample
 
 SOURCE = "ocr-fusion@1"

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from open_florence.data.tiles import crop, tiles
 from open_florence.errors import OpenFlorenceError
 from open_florence.schema import Annotation, Region
+from open_florence.tiles import crop, tiles
 
 SIDES = st.integers(1, 400)
 

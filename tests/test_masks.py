@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from open_florence.data.masks import decode_rle, join, joined, outlines, polygons, simplify
 from open_florence.geometry import mask_iou, polygon_area, rasterize
+from open_florence.masks import decode_rle, join, joined, outlines, polygons, simplify
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 

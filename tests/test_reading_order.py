@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_florence.data_engine.enhance.reading_order import read_lines, read_text
+from open_florence.reading_order import read_lines, read_text
 from open_florence.scenes import make_scene
 from open_florence.schema import Region
 
