@@ -65,30 +65,72 @@ class Beams:
         return Beams(*(torch.cat(pair, 1) for pair in pairs))
 
 
+@dataclass(frozen=True, slots=True)
+class Race:
+    """B questions that have said equally much: their K running sequences, and the K best that ended."""
+
+    running: Beams
+    finished: Beams
+    closed: Tensor
+    """(B,) bool: questions whose answer is final."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """(R,) long: the last token of each running sequence."""
+        return self.running.tokens[:, :, -1].flatten()
+
+    @property
+    def origins(self) -> Tensor:
+        """(R,) long: the row that each running sequence continues."""
+        return self.running.origins[:, :, -1].flatten()
+
+    def some(self, questions: Tensor) -> Race:
+        """The race of some of the questions alone, (M,) long."""
+        running, finished = (
+            Beams(*(getattr(beams, name)[questions] for name in Beams.__slots__))
+            for beams in (self.running, self.finished)
+        )
+        return Race(running, finished, self.closed[questions])
+
+
 def beam_search(step: Stepper, config: GenerationConfig, constraints: Constraints) -> Generation:
     """Runs until no question can improve; returns the best `num_return_sequences` of each."""
-    width = config.num_beams  # K
-    history, logits = step.open(config, constraints, width)  # (R, T), (R, V)
-    running = _equal_beams(history.view(-1, width, history.shape[1]))
-    finished = replace(running, scores=torch.full_like(running.scores, NEVER))  # K places, none taken
-    closed = torch.zeros(len(running.tokens), dtype=torch.bool, device=history.device)  # (B,)
+    history, logits = step.open(config, constraints, config.num_beams)  # (R, T), (R, V)
+    race = begin(history, config)
     while True:
-        candidates = _candidates(running, logits, constraints, config)  # 2K a question
-        length = candidates.tokens.shape[2] - 1
-        ended = candidates.tokens[:, :, -1] == config.end  # (B, 2K)
-        if length == constraints.limit:
-            ended = torch.ones_like(ended)
-        running = _best(candidates, candidates.scores.masked_fill(ended, NEVER), width)
-        finished = _finish(finished, candidates, ended, closed, length, config)
-        if length == constraints.limit:
-            break
-        closed = closed | _cannot_improve(running, finished, length, config, constraints.limit)
-        if bool(closed.all()):
-            break
-        step.cache.reorder(running.origins[:, :, -1].flatten())
-        logits = step(running.tokens[:, :, -1:].flatten(0, 1))
+        race = advance(race, logits, config, constraints)
+        if bool(race.closed.all()):
+            return results(race, config, constraints)
+        step.cache.reorder(race.origins)
+        logits = step(race.tokens[:, None])
+
+
+def begin(history: Tensor, config: GenerationConfig) -> Race:
+    """The race before its first choice. `history` (R, T): what every answer begins with, the start token first."""
+    running = _equal_beams(history.view(-1, config.num_beams, history.shape[1]))
+    finished = replace(running, scores=torch.full_like(running.scores, NEVER))  # K places, none taken
+    return Race(running, finished, torch.zeros(len(running.tokens), dtype=torch.bool, device=history.device))
+
+
+def advance(race: Race, logits: Tensor, config: GenerationConfig, constraints: Constraints) -> Race:
+    """One more token for every running sequence; `logits` (R, V) of it. At the limit of tokens all are closed."""
+    candidates = _candidates(race.running, logits, constraints, config)  # 2K a question
+    length = candidates.tokens.shape[2] - 1
+    ended = candidates.tokens[:, :, -1] == config.end  # (B, 2K)
+    if length == constraints.limit:
+        ended = torch.ones_like(ended)
+    running = _best(candidates, candidates.scores.masked_fill(ended, NEVER), config.num_beams)
+    finished = _finish(race.finished, candidates, ended, race.closed, length, config)
+    if length == constraints.limit:
+        return Race(running, finished, torch.ones_like(race.closed))
+    closed = race.closed | _cannot_improve(running, finished, length, config, constraints.limit)
+    return Race(running, finished, closed)
+
+
+def results(race: Race, config: GenerationConfig, constraints: Constraints) -> Generation:
+    """The best `num_return_sequences` that ended, of each question."""
     tokens, logprobs, origins, bins, scores = (
-        getattr(finished, name)[:, : config.num_return_sequences].flatten(0, 1) for name in Beams.__slots__
+        getattr(race.finished, name)[:, : config.num_return_sequences].flatten(0, 1) for name in Beams.__slots__
     )
     return collect(tokens[:, 1:], logprobs, bins, constraints, config, scores, origins)
 
