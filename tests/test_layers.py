@@ -18,6 +18,7 @@ LAYERS = {
     "report": 7,
     "data_engine": 7,
     "specialists": 6,
+    "edge": 6,
     "evaluation": 6,
     "inference": 5,
     "training": 5,
@@ -61,6 +62,7 @@ WITHOUT_TORCH = {
     "processor",
     "questions",
     "generation",
+    "edge",
     "errors",
 }
 ONLY_IN = {
@@ -72,6 +74,7 @@ ONLY_IN = {
     "fiftyone": {"data"},
     "jinja2": {"report"},
     "faster_coco_eval": {"evaluation"},
+    "onnxruntime": {"edge", "export"},
 }
 NEVER = {"timm", "einops"}
 
