@@ -142,7 +142,10 @@ class Processor:
 
     def prompts(self, questions: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Questions as `Task.question` words them -> input_ids and attention_mask, (B, L), padded on the right."""
-        rows = [self.tokenizer.encode(question) for question in questions]
+        return self.padded([self.tokenizer.encode(question) for question in questions])
+
+    def padded(self, rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of B questions -> input_ids and attention_mask, (B, L), as `prompts`."""
         shape = (len(rows), max(map(len, rows), default=0))
         input_ids, attention_mask = np.full(shape, self.tokenizer.pad, np.int64), np.zeros(shape, np.int64)
         for index, row in enumerate(rows):

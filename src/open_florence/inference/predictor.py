@@ -8,41 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from open_florence.errors import OpenFlorenceError
 from open_florence.generation import GenerationConfig
 from open_florence.images import open_image
+from open_florence.inference.asking import Asking, Question, Said
 from open_florence.inference.calibration import Calibration
 from open_florence.inference.generate import generate
 from open_florence.inference.pretrained import SHIPPED, find_folder, format_and_place, load_model
-from open_florence.inference.score import score_answers
-from open_florence.model.florence import Florence, Memory
+from open_florence.model.florence import Florence
 from open_florence.processor import Processor
 from open_florence.questions import CLASSIFICATION, SEPARATOR, Ask, Asks, read_ask, read_labels
 from open_florence.schema import Annotation, Region, Size
 from open_florence.tasks import Task, find_task
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """One task asked about one image."""
-
-    image: int
-    """Its place among the images of the batch."""
-    place: int
-    """Its place among the tasks."""
-    task: Task
-    query: str | Region | None
-    sentence: str
-
-
-class Predictor:
+class Predictor(Asking):
     """A model and its processor, ready to answer.
 
     `predictor.predict("photo.jpg", "<OD>")` gives one `Annotation`, a list of tasks a list of them. Coordinates, in
@@ -63,12 +50,8 @@ class Predictor:
         """`source` is written into every annotation. At most `max_rows` beams are decoded and `max_images` images
         encoded at a time, which bounds the memory; neither changes an answer. `calibration` makes probabilities of the
         scores of regions (`Calibration.apply`); it has to be of this very model."""
-        self.model = model.eval()
-        self.processor = processor
-        self.source = source
-        self.max_rows = max_rows
+        super().__init__(model, processor, source, max_rows, calibration)
         self.max_images = max_images
-        self.calibration = calibration
 
     @classmethod
     def from_pretrained(
@@ -130,11 +113,13 @@ class Predictor:
 
         What `predict_batch` is for when the queries differ between images. Arguments as in `predict`.
         """
-        settings = self._settings(published, generation)
+        settings = self.settings(published, generation)
         asked = [(image, [read_ask(ask) for ask in asks]) for image, asks in requests]
         answers: list[list[Annotation]] = []
         for some in _chunks(asked, self.max_images):
-            answers += self._answer(some, settings)
+            pictures = [open_image(image) for image, _ in some]
+            levels = np.stack([self.processor.resized(picture) for picture in pictures])
+            answers += self.answer(levels, list(map(_size, pictures)), [tasks for _, tasks in some], settings)
         return answers
 
     def classify(self, image: Any, labels: str | Sequence[str]) -> dict[str, float]:
@@ -148,111 +133,46 @@ class Predictor:
         query = SEPARATOR.join(read_labels(labels))
         with torch.inference_mode():
             picture = open_image(image)
-            question = _Question(0, 0, task, query, task.question(query, _size(picture)))
-            memory = self._encode(self._features([picture]), [question])
-            return self._label_probabilities(memory, read_labels(query))
+            levels = self.processor.resized(picture)[None]
+            memory = self.encode(self.features(levels), self.questions(0, _size(picture), [(task, query)]))
+            return self.label_probabilities(memory, read_labels(query))
 
-    def _answer(
-        self, requests: Sequence[tuple[Any, list[tuple[Task, str | Region | None]]]], settings: GenerationConfig
+    def answer(
+        self,
+        levels: NDArray[np.uint8],
+        sizes: Sequence[Size],
+        asked: Sequence[Sequence[tuple[Task, str | Region | None]]],
+        settings: GenerationConfig,
     ) -> list[list[Annotation]]:
-        """The answers of at most `max_images` requests."""
-        pictures = [open_image(image) for image, _ in requests]
-        sizes = [_size(picture) for picture in pictures]
+        """One batch: what is asked about each of the images, at most `max_images` of them.
+
+        `levels` (I, S, S, 3), see `Processor.resized`; `sizes` (width, height) of the original images, in pixels.
+        """
         questions = [
-            _Question(image, place, task, query, task.question(query, sizes[image]))
-            for image, (_, asked) in enumerate(requests)
-            for place, (task, query) in enumerate(asked)
+            question
+            for image, (size, tasks) in enumerate(zip(sizes, asked, strict=True))
+            for question in self.questions(image, size, tasks)
         ]
         questions.sort(key=lambda question: question.task.token)  # answers of like length are decoded together
         answers: dict[tuple[int, int], Annotation] = {}
         with torch.inference_mode():
-            features = self._features(pictures)
+            features = self.features(levels)
             choices = [question for question in questions if question.task.token == CLASSIFICATION]
             for question in choices:
-                answers[question.image, question.place] = self._choose(features, question)
+                answers[question.image, question.place] = self.choose(features[question.image][None], question)
             written = [question for question in questions if question.task.token != CLASSIFICATION]
             for some in _chunks(written, max(1, self.max_rows // settings.num_beams)):
-                answers |= self._write(features, some, sizes, settings)
-        return [[answers[image, place] for place in range(len(asked))] for image, (_, asked) in enumerate(requests)]
+                answers |= self._write(features, some, settings)
+        return [[answers[image, place] for place in range(len(tasks))] for image, tasks in enumerate(asked)]
 
     def _write(
-        self, features: Tensor, questions: Sequence[_Question], sizes: list[Size], settings: GenerationConfig
+        self, features: Tensor, questions: Sequence[Question], settings: GenerationConfig
     ) -> dict[tuple[int, int], Annotation]:
         """Answers in the model's own words: one batch. `features` (I, N, d)."""
-        generation = generate(self.model, self._encode(features, questions), settings)
-        answers = {}
-        for question, ids, logprobs, stopped, bins in zip(
-            questions, generation.ids, generation.logprobs, generation.stopped, generation.bins, strict=True
-        ):
-            size, finished = sizes[question.image], stopped == "eos"
-            annotation = self.processor.decode(question.task, ids, logprobs, size, question.query, finished, bins)
-            if self.calibration is not None:
-                annotation = self.calibration.apply(annotation)
-            answers[question.image, question.place] = replace(annotation, source=self.source)
-        return answers
-
-    def _choose(self, features: Tensor, question: _Question) -> Annotation:
-        """The likeliest of the labels in the query. `features` (I, N, d)."""
-        labels = read_labels(str(question.query))
-        probabilities = self._label_probabilities(self._encode(features, [question]), labels)
-        best, score = next(iter(probabilities.items()))
-        return Annotation(question.task.token, best, query=question.query, source=self.source, score=score)
-
-    def _label_probabilities(self, memory: Memory, labels: list[str]) -> dict[str, float]:
-        answers = [self.processor.tokenizer.encode(label) for label in labels]
-        for label, ids in zip(labels, answers, strict=True):
-            if len(ids) > self.model.config.text.max_positions:
-                raise OpenFlorenceError(
-                    f"the label {label[:40]!r}... is {len(ids)} tokens long, too long for this model"
-                )
-        logprobs = score_answers(self.model, memory, answers, self._vocabulary(), self.max_rows)
-        probabilities = dict(zip(labels, logprobs.softmax(0).tolist(), strict=True))
-        return dict(sorted(probabilities.items(), key=lambda item: -item[1]))
-
-    def _features(self, pictures: Sequence[Any]) -> Tensor:
-        """PIL images -> image features (I, N, d), on the model's device."""
-        return self.model.encode_image(torch.from_numpy(self.processor.pixels(pictures)).to(self.model.device))
-
-    def _encode(self, features: Tensor, questions: Sequence[_Question]) -> Memory:
-        """Each question joined with the features of its image; `features` (I, N, d) -> a memory of B rows."""
-        input_ids, mask = map(torch.from_numpy, self.processor.prompts([q.sentence for q in questions]))  # (B, L)
-        visual, limit = features.shape[1], self.model.config.text.max_positions
-        if visual + input_ids.shape[1] > limit:
-            longest = questions[int(mask.sum(1).argmax())]
-            raise OpenFlorenceError(
-                f"the question for {longest.task.token[:40]} has {input_ids.shape[1]} tokens, and beside the image's "
-                f"{visual} this model reads only {limit - visual}: {longest.sentence[:60]!r}..."
-            )
         rows = torch.tensor([question.image for question in questions], device=self.model.device)
-        return self.model.encode(features[rows], input_ids.to(self.model.device), mask.to(self.model.device))
-
-    def _settings(self, published: bool, generation: GenerationConfig | None) -> GenerationConfig:
-        if published and generation is not None:
-            raise OpenFlorenceError("published=True is a generation setting of its own: give one of the two")
-        settings = GenerationConfig.published() if published else generation or GenerationConfig()
-        if settings.num_return_sequences > 1:
-            raise OpenFlorenceError("a Predictor gives one answer to a question: num_return_sequences has to be 1")
-        tokenizer = self.processor.tokenizer
-        window = settings.location_window
-        return replace(
-            settings,
-            vocabulary=self._vocabulary() if settings.vocabulary is None else settings.vocabulary,
-            suppressed=(*settings.suppressed, *self._placeholder()),
-            location_window=self.processor.location_window if window is None else window,
-            locations=settings.locations or (tokenizer.location_start, tokenizer.location_count),
-        )
-
-    def _vocabulary(self) -> int:
-        """Ids with a meaning: published files end in rows that only pad the embedding table."""
-        config, known = self.model.config, len(self.processor.tokenizer)
-        if config.image_token_id is not None and known > config.image_token_id + 1:  # tokens were added after it
-            return min(config.text.vocab_size, known)
-        return min(config.used_vocab, known)
-
-    def _placeholder(self) -> tuple[int, ...]:
-        """The id of the image placeholder where it stands among those with a meaning: it is never said."""
-        image = self.model.config.image_token_id
-        return () if image is None or image >= self._vocabulary() else (image,)
+        found = generate(self.model, self.encode(features[rows], questions), settings)
+        said = map(Said, found.ids, found.logprobs, found.stopped, found.bins)
+        return {(q.image, q.place): self.annotation(q, answer) for q, answer in zip(questions, said, strict=True)}
 
 
 def source_name(name_or_folder: str | Path) -> str:
