@@ -78,10 +78,10 @@ def collect(
     read: list[list[float]] = [[] for _ in ids]
     if config.location_window:
         read = [row[:length] for row, length in zip(bins.tolist(), lengths, strict=True)]
-    return Generation(ids, steps, totals, [_why(row, constraints, config) for row in ids], beams, read)
+    return Generation(ids, steps, totals, [why_stopped(row, constraints, config) for row in ids], beams, read)
 
 
-def _why(ids: list[int], constraints: Constraints, config: GenerationConfig) -> Stopped:
+def why_stopped(ids: list[int], constraints: Constraints, config: GenerationConfig) -> Stopped:
     """Why an answer ended. An end token that was forced, or would have been, says nothing about the model."""
     cut = len(ids) == constraints.limit and (constraints.last is not None or ids[-1] != config.end)
     return "length" if cut else "eos"
