@@ -20,6 +20,7 @@ from open_florence.cli.calibrate import calibrate
 from open_florence.cli.data import data
 from open_florence.cli.embed import embed
 from open_florence.cli.engine import engine
+from open_florence.cli.export import export
 from open_florence.cli.finetune import finetune
 from open_florence.cli.models import convert, evaluate
 from open_florence.cli.predict import predict
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     evaluate,
     calibrate,
     convert,
+    export,
     data,
     scenes,
 )
