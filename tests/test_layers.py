@@ -16,6 +16,7 @@ LAYERS = {
     "cli": 8,
     "annotate": 7,
     "report": 7,
+    "export": 7,
     "data_engine": 7,
     "specialists": 6,
     "edge": 6,
@@ -74,6 +75,8 @@ ONLY_IN = {
     "fiftyone": {"data"},
     "jinja2": {"report"},
     "faster_coco_eval": {"evaluation"},
+    "onnx": {"export"},
+    "onnxscript": {"export"},
     "onnxruntime": {"edge", "export"},
 }
 NEVER = {"timm", "einops"}
