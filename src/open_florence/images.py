@@ -55,17 +55,29 @@ def open_image(source: ImageLike) -> Image.Image:
     Raises OpenFlorenceError, naming the file, when there is none, it is no image, it is damaged, or it would unpack to
     more pixels than Pillow's `Image.MAX_IMAGE_PIXELS` allows.
     """
-    name = _name(source)
+    return open_reduced(source, 0)[0]
+
+
+def open_reduced(source: ImageLike, least: int) -> tuple[Image.Image, tuple[int, int]]:
+    """What `open_image` gives, and its (width, height) in pixels; a JPEG file may come smaller than that size says.
+
+    Its decoder then makes 1/2, 1/4 or 1/8 of it, the smallest whose two sides are `least` pixels or more: a share of
+    the time, and nearly the pixels of resizing it whole. `least` 0 leaves every image whole. Raises OpenFlorenceError
+    as `open_image` does.
+    """
+    name = name_of(source)
     try:
         with _silence:
             if isinstance(source, Image.Image):
-                return _to_rgb(source)
+                rgb = _to_rgb(source)
+                return rgb, rgb.size
             if isinstance(source, np.ndarray):
-                return _to_rgb(_from_array(source))
+                rgb = _to_rgb(_from_array(source))
+                return rgb, rgb.size
             if isinstance(source, (str, os.PathLike)):
                 with open(source, "rb") as file:
-                    return _from_file(file)
-            return _from_file(io.BytesIO(source) if isinstance(source, bytes) else source)
+                    return _from_file(file, least)
+            return _from_file(io.BytesIO(source) if isinstance(source, bytes) else source, least)
     except FileNotFoundError:
         raise OpenFlorenceError(f"there is no file {name}") from None
     except IsADirectoryError:
@@ -146,8 +158,8 @@ def _formats() -> list[str]:
     return [name for name in Image.OPEN if name not in _NOT_PICTURES]
 
 
-def _name(source: ImageLike) -> str:
-    """What an error calls it."""
+def name_of(source: ImageLike) -> str:
+    """What an error calls it: its path, "the image" where it has none."""
     name = (
         source if isinstance(source, (str, os.PathLike)) else getattr(source, "filename", getattr(source, "name", ""))
     )
@@ -164,13 +176,19 @@ def _natural(path: Path) -> tuple[list[list[tuple[int, str] | str]], str]:
     return [key(part) for part in path.parts], str(path)
 
 
-def _from_file(file: IO[bytes]) -> Image.Image:
+def _from_file(file: IO[bytes], least: int) -> tuple[Image.Image, tuple[int, int]]:
     with Image.open(file, formats=_formats()) as image:
+        whole = image.size
+        if least and image.format in ("JPEG", "MPO"):
+            image.draft(image.mode, (least, least))
+        reduced = image.size != whole
+        if reduced and _orientation(image) >= 5:  # it lies on its side
+            whole = whole[::-1]
         rgb = _to_rgb(image)
         if rgb is image:
             rgb = image.copy()  # lets go of the file and its metadata
             rgb.info = {}
-        return rgb
+        return rgb, whole if reduced else rgb.size
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
