@@ -7,7 +7,8 @@ images' questions together. Letters: I images, B questions, L prompt tokens, N v
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,10 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from open_florence.errors import OpenFlorenceError
 from open_florence.generation import GenerationConfig
-from open_florence.images import open_image
+from open_florence.images import ImageLike, open_image
 from open_florence.inference.asking import Asking, Question, Said
+from open_florence.inference.batches import Answered, in_batches
 from open_florence.inference.calibration import Calibration
+from open_florence.inference.engine import Engine
 from open_florence.inference.generate import generate
 from open_florence.inference.pretrained import SHIPPED, find_folder, format_and_place, load_model
 from open_florence.model.florence import Florence
@@ -121,6 +125,38 @@ class Predictor(Asking):
             levels = np.stack([self.processor.resized(picture) for picture in pictures])
             answers += self.answer(levels, list(map(_size, pictures)), [tasks for _, tasks in some], settings)
         return answers
+
+    def predict_many(
+        self,
+        requests: Iterable[tuple[ImageLike, Asks]],
+        published: bool = False,
+        generation: GenerationConfig | None = None,
+        *,
+        workers: int = 0,
+        in_order: bool = True,
+        with_id: bool = False,
+        max_images: int | None = None,
+    ) -> Generator[Answered]:
+        """Any number of requests, (image, tasks) as in `predict_each`, answered as a stream: the way to ask millions.
+
+        Yields an `Answered` per request, in order or, with `in_order` False, as each is done. An image that cannot be
+        opened, a question that the model refuses or fails at, is one with a `reason`, and costs the others nothing.
+        The answers are those of `predict`, scores up to float noise. Memory does not grow with the stream: `requests`,
+        which is iterated in a background thread, is read only as far as there is room, and nothing happens while
+        nobody asks for the next answer. Closing the generator ends everything it began.
+
+        `workers`: processes that open and resize images ahead of the model (0: one thread). `max_images` are encoded
+        at a time, as the predictor says unless given. `with_id` adds each image's `image_id`. Where a generation
+        samples, or an engine other than PyTorch has no slots, requests are answered in batches of `max_images`, and
+        `workers` and `in_order` mean nothing. Raises OpenFlorenceError for settings that make no sense.
+        """
+        settings = self.settings(published, generation)
+        images = self.max_images if max_images is None else max_images
+        if images < 1:
+            raise OpenFlorenceError(f"max_images is at least 1, not {images}")
+        if settings.do_sample or not hasattr(self.model, "new_slots"):
+            return in_batches(partial(self.predict_each, generation=settings), requests, images, with_id)
+        return Engine(self, settings, images, workers, in_order, with_id).run(requests)
 
     def classify(self, image: Any, labels: str | Sequence[str]) -> dict[str, float]:
         """How probable each label is among those given, the likeliest first; the probabilities sum to 1.

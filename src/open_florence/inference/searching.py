@@ -47,8 +47,12 @@ class Search(Protocol):
         """Begins to answer N <= `free` questions, encoded in `memory` (N rows)."""
         ...
 
-    def step(self) -> list[Ended]:
-        """Says one token of every answer; returns those that ended with it, whose slots are free now."""
+    def begin_step(self) -> None:
+        """Has the device choose one more token of every answer, without waiting for it."""
+        ...
+
+    def end_step(self) -> list[Ended]:
+        """Waits for the tokens; returns the answers that ended with theirs, whose slots are free now."""
         ...
 
 
@@ -98,6 +102,8 @@ class GreedySearch:
         """(Q,): the last token of each, which the model has not read yet."""
         self.fresh = 0
         """How many of the answers, the last ones, have said nothing yet."""
+        self.chosen = self.tokens.new_zeros(3, 0, dtype=torch.float32)
+        """(3, Q): what this step chose, see `_choose`."""
 
     @property
     def free(self) -> int:
@@ -120,13 +126,16 @@ class GreedySearch:
         self.fresh += len(questions)
 
     @torch.inference_mode()
-    def step(self) -> list[Ended]:
+    def begin_step(self) -> None:
         """See `Search`."""
-        hidden = self.model.step(self.tokens, self.slots)  # (Q, d)
-        chosen = self._choose(hidden)  # (3, Q)
-        self.tokens, self.fresh = chosen[0].long(), 0
+        self.chosen = self._choose(self.model.step(self.tokens, self.slots))
+        self.tokens, self.fresh = self.chosen[0].long(), 0
+
+    @torch.inference_mode()
+    def end_step(self) -> list[Ended]:
+        """See `Search`."""
         ended = []
-        for slot, (token, logprob, mean) in enumerate(zip(*chosen.tolist(), strict=True)):
+        for slot, (token, logprob, mean) in enumerate(zip(*self.chosen.tolist(), strict=True)):
             answer = self.answers[slot]
             answer.append(int(token), self.config.no_repeat_ngram_size)
             answer.logprobs.append(logprob)
@@ -217,6 +226,8 @@ class SlotBeamSearch:
         self.seats: list[_Seat] = []
         """By slot."""
         self.companies: list[_Company] = []
+        self.choosing: list[_Company] = []
+        """The companies that chose something in this step."""
 
     @property
     def free(self) -> int:
@@ -237,25 +248,38 @@ class SlotBeamSearch:
         self.companies.append(_Company(seats, []))
 
     @torch.inference_mode()
-    def step(self) -> list[Ended]:
+    def begin_step(self) -> None:
         """See `Search`."""
         places = self._rows(self.companies)  # (R,): the row of each beam, company by company
         given = torch.cat([self._next(company) for company in self.companies])  # (R,)
         tokens = torch.empty_like(given).index_copy_(0, places, given)  # by row
         hidden = self.model.step(tokens, self.slots)  # (R, d)
-        choosing = [company for company in self.companies if len(company.history) == self._opening]
-        if not choosing:
-            return []
-        rows = places if len(choosing) == len(self.companies) else self._rows(choosing)
+        self.choosing = [company for company in self.companies if len(company.history) == self._opening]
+        if not self.choosing:
+            return
+        rows = places if len(self.choosing) == len(self.companies) else self._rows(self.choosing)
         logits = self.model.logits(hidden[rows])[:, : self.config.vocabulary].float()  # (rows, V)
         origins = torch.arange(len(hidden), device=rows.device)  # of every row, itself unless it chooses
-        counts = [len(company.seats) * self.config.num_beams for company in choosing]
-        for company, own, some in zip(choosing, torch.split(rows, counts), torch.split(logits, counts), strict=True):
-            race = company.race or self._begin(company)
-            company.race = race = advance(race, some, self.config, self.constraints)
+        counts = [len(company.seats) * self.config.num_beams for company in self.choosing]
+        for company, own, some in zip(
+            self.choosing, torch.split(rows, counts), torch.split(logits, counts), strict=True
+        ):
+            company.race = race = advance(company.race or self._begin(company), some, self.config, self.constraints)
             origins[own] = own[race.origins]
         self.slots.reorder(origins)
-        return self._release(choosing)
+
+    @torch.inference_mode()
+    def end_step(self) -> list[Ended]:
+        """See `Search`."""
+        races = [company.race for company in self.choosing if company.race is not None]
+        closed: list[bool] = torch.cat([race.closed for race in races]).tolist() if races else []
+        ended: list[Ended] = []
+        for company, race in zip(self.choosing, races, strict=True):
+            here, closed = closed[: len(company.seats)], closed[len(company.seats) :]
+            if any(here):
+                ended += self._finish(company, race, here)
+        self.companies = [company for company in self.companies if company.seats]
+        return ended
 
     @property
     def _opening(self) -> int:
@@ -280,18 +304,6 @@ class SlotBeamSearch:
         beams = self.config.num_beams
         rows = [seat.slot * beams + beam for company in companies for seat in company.seats for beam in range(beams)]
         return torch.tensor(rows, device=self.model.device)
-
-    def _release(self, companies: Sequence[_Company]) -> list[Ended]:
-        """Frees the slots of the questions that are closed; their answers."""
-        races = [company.race for company in companies if company.race is not None]
-        closed: list[bool] = torch.cat([race.closed for race in races]).tolist()
-        ended: list[Ended] = []
-        for company, race in zip(companies, races, strict=True):
-            here, closed = closed[: len(company.seats)], closed[len(company.seats) :]
-            if any(here):
-                ended += self._finish(company, race, here)
-        self.companies = [company for company in self.companies if company.seats]
-        return ended
 
     def _finish(self, company: _Company, race: Race, closed: list[bool]) -> list[Ended]:
         """Takes the closed questions out of a company."""
