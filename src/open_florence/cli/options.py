@@ -84,8 +84,19 @@ def generation_settings(published: bool, max_new_tokens: int | None) -> Generati
     return replace(settings, max_new_tokens=max_new_tokens or settings.max_new_tokens)
 
 
-def load_predictor(model: str, device: str | None, dtype: DType | None) -> Predictor:
-    """The predictor of the options. Raises OpenFlorenceError for a model that cannot be had."""
+def load_predictor(model: str, device: str | None, dtype: DType | None) -> Any:
+    """The predictor of the options; an ONNX export's where the folder holds one and no weights.
+
+    Raises OpenFlorenceError for a model that cannot be had.
+    """
+    from open_florence.edge.folder import is_export
+
+    if is_export(model):
+        from open_florence.edge import EdgePredictor
+
+        if device not in (None, "cpu"):
+            raise OpenFlorenceError(f"an ONNX export runs on the CPU, not on {device}")
+        return EdgePredictor.from_folder(model, dtype=dtype.value if dtype else None)
     from open_florence.inference.predictor import Predictor
 
     return Predictor.from_pretrained(model, dtype=dtype.value if dtype else None, device=device)

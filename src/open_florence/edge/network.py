@@ -9,25 +9,18 @@ V vocabulary, H heads, D head width, d width of the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from open_florence.edge.rules import Floats, Ints
 from open_florence.errors import OpenFlorenceError
 from open_florence.model.config import TextConfig
-
-PARTS = ("vision_encoder", "embed_tokens", "encoder_model", "decoder_model_merged")
-"""The files of one number format, in the order they are needed."""
-
-FORMATS = {"float32": "", "float16": "_fp16", "int8": "_quantized"}
-"""Number format of the weights -> how its files' names end."""
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -48,7 +41,11 @@ class Part:
 
     @cached_property
     def session(self) -> Any:
-        """Raises OpenFlorenceError, naming the file, where onnxruntime cannot open it."""
+        """Raises OpenFlorenceError without onnxruntime, and where it cannot open the file."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise OpenFlorenceError("an ONNX export needs onnxruntime: pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _LOUD
         options.intra_op_num_threads = self.threads or 0
@@ -96,12 +93,10 @@ class Memory:
 class Network:
     """A Florence-2 as its four ONNX files."""
 
-    def __init__(self, folder: Path, text: TextConfig, suffix: str = "", threads: int | None = None) -> None:
-        """`folder` holds the files, whose names end in `suffix`."""
+    def __init__(self, parts: Iterable[Part], text: TextConfig) -> None:
+        """`parts` in the order of `folder.PARTS`."""
+        self.vision, self.embedding, self.encoder, self.decoder = parts
         self.text = text
-        self.vision, self.embedding, self.encoder, self.decoder = (
-            Part(folder / f"{name}{suffix}.onnx", threads) for name in PARTS
-        )
 
     def encode_image(self, pixels: Floats) -> Floats:
         """Normalised pixels (I, 3, height, width) -> image features (I, N, d)."""

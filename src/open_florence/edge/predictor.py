@@ -5,7 +5,6 @@ Letters: I images, B questions, L prompt tokens, N visual tokens, d width of the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,21 +12,19 @@ from typing import Any, overload
 
 import numpy as np
 
-from open_florence.edge.network import FORMATS, PARTS, Decoding, Memory, Network
+from open_florence.edge.folder import PARTS, find_format, part_path, read_config
+from open_florence.edge.network import Decoding, Memory, Network, Part
 from open_florence.edge.rules import Floats, log_softmax
 from open_florence.edge.search import search
 from open_florence.errors import OpenFlorenceError
 from open_florence.generation import GenerationConfig
 from open_florence.images import open_image
 from open_florence.inference.calibration import Calibration
-from open_florence.model.config import ConfigError, FlorenceConfig
+from open_florence.model.config import FlorenceConfig
 from open_florence.processor import Processor
-from open_florence.questions import CLASSIFICATION, Ask, Asks, read_ask, read_labels
+from open_florence.questions import CLASSIFICATION, SEPARATOR, Ask, Asks, read_ask, read_labels
 from open_florence.schema import Annotation, Region, Size
-from open_florence.tasks import Task
-
-FOLDER = "onnx"
-"""Where the ONNX files stand in the folder of an export."""
+from open_florence.tasks import Task, find_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +75,8 @@ class EdgePredictor:
         folder = Path(folder).expanduser()
         if threads is not None and threads < 1:
             raise OpenFlorenceError(f"threads is at least 1, not {threads}")
-        suffix = FORMATS[_format(folder, dtype)]
-        config = _config(folder)
-        network = Network(folder / FOLDER, config.text, suffix, threads)
+        chosen, config = find_format(folder, dtype), read_config(folder)
+        network = Network((Part(part_path(folder, name, chosen), threads) for name in PARTS), config.text)
         calibration = Calibration.load(folder)
         return cls(network, Processor.from_folder(folder), config, folder.resolve().name, calibration=calibration)
 
@@ -101,24 +97,9 @@ class EdgePredictor:
 
         Arguments, answers and errors are those of `Predictor.predict`; sampling raises OpenFlorenceError.
         """
-        settings = self._settings(published, generation)
-        asked = [read_ask(ask) for ask in (tasks if isinstance(tasks, list) else [tasks])]
-        picture = open_image(image)
-        size = (float(picture.width), float(picture.height))
-        questions = [
-            _Question(place, task, query, task.question(query, size)) for place, (task, query) in enumerate(asked)
-        ]
-        questions.sort(key=lambda question: question.task.token)  # answers of like length are decoded together
-        features = self.network.encode_image(self.processor.pixels([picture]))  # (1, N, d)
-        answers: dict[int, Annotation] = {}
-        for question in questions:
-            if question.task.token == CLASSIFICATION:
-                answers[question.place] = self._choose(features, question)
-        written = [question for question in questions if question.place not in answers]
-        for some in _chunks(written, max(1, self.max_rows // settings.num_beams)):
-            answers |= self._write(features, some, size, settings)
-        found = [answers[place] for place in range(len(asked))]
-        return found if isinstance(tasks, list) else found[0]
+        asks = tasks if isinstance(tasks, list) else [tasks]
+        answers = self.predict_each([(image, asks)], published, generation)[0]
+        return answers if isinstance(tasks, list) else answers[0]
 
     def predict_batch(
         self,
@@ -127,9 +108,51 @@ class EdgePredictor:
         published: bool = False,
         generation: GenerationConfig | None = None,
     ) -> list[list[Annotation]]:
-        """Every task about every image, one image after the other. Arguments as in `predict`."""
+        """Every task about every image: one list per image, in the order of the tasks. Arguments as in `predict`."""
         asks = tasks if isinstance(tasks, list) else [tasks]
-        return [self.predict(image, asks, published, generation) for image in images]
+        return self.predict_each([(image, asks) for image in images], published, generation)
+
+    def predict_each(
+        self,
+        requests: Sequence[tuple[Any, Asks]],
+        published: bool = False,
+        generation: GenerationConfig | None = None,
+    ) -> list[list[Annotation]]:
+        """Each image with tasks of its own, (image, tasks) by (image, tasks), one after the other.
+
+        On a few cores several images at a time would be no faster. Arguments as in `predict`.
+        """
+        settings = self._settings(published, generation)
+        asked = [(image, [read_ask(ask) for ask in asks]) for image, asks in requests]
+        return [self._answer(open_image(image), tasks, settings) for image, tasks in asked]
+
+    def classify(self, image: Any, labels: str | Sequence[str]) -> dict[str, float]:
+        """How probable each label is among those given, the likeliest first: as `Predictor.classify`."""
+        picture, task, query = open_image(image), find_task(CLASSIFICATION), SEPARATOR.join(read_labels(labels))
+        question = _Question(0, task, query, task.question(query, _size(picture)))
+        return self._label_probabilities(self._features(picture), question)
+
+    def _answer(
+        self, picture: Any, asked: Sequence[tuple[Task, str | Region | None]], settings: GenerationConfig
+    ) -> list[Annotation]:
+        """Every task about one image, which is encoded once."""
+        size = _size(picture)
+        questions = [
+            _Question(place, task, query, task.question(query, size)) for place, (task, query) in enumerate(asked)
+        ]
+        questions.sort(key=lambda question: question.task.token)  # answers of like length are decoded together
+        features = self._features(picture)
+        answers: dict[int, Annotation] = {}
+        for question in questions:
+            if question.task.token == CLASSIFICATION:
+                label, score = next(iter(self._label_probabilities(features, question).items()))
+                answers[question.place] = Annotation(
+                    CLASSIFICATION, label, query=question.query, source=self.source, score=score
+                )
+        written = [question for question in questions if question.place not in answers]
+        for some in _chunks(written, max(1, self.max_rows // settings.num_beams)):
+            answers |= self._write(features, some, size, settings)
+        return [answers[place] for place in range(len(asked))]
 
     def _write(
         self, features: Floats, questions: Sequence[_Question], size: Size, settings: GenerationConfig
@@ -148,8 +171,8 @@ class EdgePredictor:
             answers[question.place] = replace(annotation, source=self.source)
         return answers
 
-    def _choose(self, features: Floats, question: _Question) -> Annotation:
-        """The likeliest of the labels in the query. `features` (1, N, d)."""
+    def _label_probabilities(self, features: Floats, question: _Question) -> dict[str, float]:
+        """How probable each label of the query is, the likeliest first. `features` (1, N, d)."""
         labels = read_labels(str(question.query))
         answers = [self.processor.tokenizer.encode(label) for label in labels]
         for label, ids in zip(labels, answers, strict=True):
@@ -159,10 +182,8 @@ class EdgePredictor:
                 )
         memory = self._encode(features, [question])
         totals = np.concatenate([self._score(memory, some) for some in _chunks(answers, self.max_rows)])  # (labels,)
-        probabilities = np.exp(log_softmax(totals))
-        best = int(probabilities.argmax())
-        score = float(probabilities[best])
-        return Annotation(question.task.token, labels[best], query=question.query, source=self.source, score=score)
+        probabilities = dict(zip(labels, np.exp(log_softmax(totals)).tolist(), strict=True))
+        return dict(sorted(probabilities.items(), key=lambda item: -item[1]))
 
     def _score(self, memory: Memory, answers: Sequence[Sequence[int]]) -> Floats:
         """Log-probabilities (B,) of whole answers to the one question of `memory`, as `inference.score` gives them."""
@@ -179,6 +200,10 @@ class EdgePredictor:
         place = np.arange(said.shape[1])
         counted = (place > 0) & (place < lengths[:, None])  # the first token is given
         return np.where(counted, chosen, 0).sum(1, dtype=np.float32)  # type: ignore[no-any-return]
+
+    def _features(self, picture: Any) -> Floats:
+        """A PIL image -> its features (1, N, d)."""
+        return self.network.encode_image(self.processor.pixels([picture]))
 
     def _encode(self, features: Floats, questions: Sequence[_Question]) -> Memory:
         """Each question joined with the features (1, N, d) of the image -> a memory of B rows."""
@@ -218,41 +243,9 @@ class EdgePredictor:
         return min(config.used_vocab, known)
 
 
-def is_export(folder: str | Path) -> bool:
-    """Whether a folder holds an ONNX export in any number format."""
-    return any(_has(Path(folder).expanduser(), name) for name in FORMATS)
-
-
-def _has(folder: Path, name: str) -> bool:
-    return all((folder / FOLDER / f"{part}{FORMATS[name]}.onnx").is_file() for part in PARTS)
-
-
-def _format(folder: Path, dtype: str | None) -> str:
-    """The number format asked for, or the first that is there."""
-    if not folder.is_dir():
-        raise OpenFlorenceError(f"there is no folder {folder}")
-    if dtype is not None and dtype not in FORMATS:
-        raise OpenFlorenceError(f"the dtype of an export is one of {', '.join(FORMATS)}, not {dtype}")
-    found = [name for name in FORMATS if _has(folder, name)]
-    if dtype in found:
-        return str(dtype)
-    if dtype is None and found:
-        return found[0]
-    missing = f"{PARTS[0]}{FORMATS[dtype or 'float32']}.onnx, {', '.join(PARTS[1:])} alike"
-    there = f"; it holds {', '.join(found)}" if found else "; `open-florence export --format onnx` writes one"
-    raise OpenFlorenceError(f"{folder} holds no {dtype or 'ONNX'} export ({FOLDER}/{missing}){there}")
-
-
-def _config(folder: Path) -> FlorenceConfig:
-    path = folder / "config.json"
-    try:
-        return FlorenceConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise OpenFlorenceError(f"{folder} holds no config.json") from None
-    except ConfigError as error:
-        raise OpenFlorenceError(f"{path}: {error}") from error
-    except (AttributeError, ValueError) as error:
-        raise OpenFlorenceError(f"{path} is not a JSON object") from error
+def _size(picture: Any) -> Size:
+    """(width, height) in pixels."""
+    return float(picture.width), float(picture.height)
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
