@@ -34,6 +34,9 @@ class GenerationConfig:
     when none can."""
     length_penalty: float = 1.0
     """A sequence's score is its log-probability divided by its length to this power."""
+    constrained: bool = False
+    """Only tokens that the task's grammar allows next, so that every answer can be read; the n-gram ban gives way to
+    it. False is the published behaviour."""
     num_return_sequences: int = 1
     """Sequences per question: the best beams, or so many draws."""
     vocabulary: int | None = None

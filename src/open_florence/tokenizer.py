@@ -145,6 +145,12 @@ class Tokenizer:
         return text, list(zip(starts.tolist(), ends.tolist(), strict=True))
 
     @property
+    def word_bytes(self) -> dict[int, bytes]:
+        """The bytes of every id that is no special token."""
+        special = self._backend.get_added_tokens_decoder()
+        return {id_: said for id_, said in self._bytes.items() if id_ not in special}
+
+    @property
     def location_ids(self) -> range:
         """The ids of <loc_0> ... <loc_999>."""
         return range(self.location_start, self.location_start + LOCATION_COUNT)

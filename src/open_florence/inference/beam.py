@@ -9,6 +9,7 @@ Letters: B questions, K beams, R = B * K rows, V vocabulary, T tokens so far (th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from open_florence.generation import Generation, GenerationConfig
 from open_florence.inference.constraints import NEVER, Constraints
 from open_florence.inference.request import Stepper, bins_of, collect
+from open_florence.legal_tokens import Automaton
 
 BEHIND = -1e9
 """Below any log-probability of a sequence, above -inf: a last resort where there are fewer sequences than beams."""
@@ -100,8 +102,8 @@ def beam_search(step: Stepper, config: GenerationConfig, constraints: Constraint
     while True:
         race = advance(race, logits, config, constraints)
         if bool(race.closed.all()):
-            return results(race, config, constraints)
-        step.cache.reorder(race.origins)
+            return results(race, config, constraints, step.automata)
+        step.reorder(race.origins)
         logits = step(race.tokens[:, None])
 
 
@@ -127,12 +129,17 @@ def advance(race: Race, logits: Tensor, config: GenerationConfig, constraints: C
     return Race(running, finished, closed)
 
 
-def results(race: Race, config: GenerationConfig, constraints: Constraints) -> Generation:
-    """The best `num_return_sequences` that ended, of each question."""
+def results(
+    race: Race,
+    config: GenerationConfig,
+    constraints: Constraints,
+    automata: Sequence[Automaton | None] | None = None,
+) -> Generation:
+    """The best `num_return_sequences` that ended, of each question; `automata` as in `generate`."""
     tokens, logprobs, origins, bins, scores = (
         getattr(race.finished, name)[:, : config.num_return_sequences].flatten(0, 1) for name in Beams.__slots__
     )
-    return collect(tokens[:, 1:], logprobs, bins, constraints, config, scores, origins)
+    return collect(tokens[:, 1:], logprobs, bins, constraints, config, scores, origins, automata)
 
 
 def _equal_beams(tokens: Tensor) -> Beams:
@@ -180,7 +187,7 @@ def _finish(
 
 def _cannot_improve(running: Beams, finished: Beams, length: int, config: GenerationConfig, limit: int) -> Tensor:
     """(B,) bool: questions whose K finished sequences are final."""
-    full = (finished.scores > NEVER).all(1)
+    full = (finished.scores > NEVER).all(1) | (running.scores[:, 0] == NEVER)  # or nothing is left that may go on
     if config.early_stopping is True:
         return full
     hoped = limit if config.early_stopping == "never" and config.length_penalty > 0 else length

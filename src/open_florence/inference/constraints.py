@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from open_florence.generation import GenerationConfig
+
 NEVER = -float("inf")
 
 
@@ -55,6 +57,25 @@ class Constraints:
     """Forced as the first token."""
     last: int | None = None
     suppressed: tuple[int, ...] = ()
+    grammar: bool = False
+    """Whether scores come masked by a grammar: a ban that would leave a row nothing to say is lifted for that token."""
+
+    @classmethod
+    def of(cls, config: GenerationConfig, positions: int) -> Constraints:
+        """Those of a request; no answer outgrows the decoder's table of `positions`."""
+        return cls(
+            min(config.max_new_tokens, positions),
+            config.no_repeat_ngram_size,
+            config.forced_first,
+            config.forced_last,
+            config.suppressed,
+            config.constrained,
+        )
+
+    @property
+    def given(self) -> int:
+        """How many tokens of an answer are forced at its beginning; of a single token, the forced last one wins."""
+        return int(self.first is not None and self.limit > 1)
 
     def __call__(self, scores: Tensor, history: Tensor) -> Tensor:
         """`scores` (R, V) of the next token, `history` (R, T) with the start token -> scores (R, V)."""
@@ -63,6 +84,11 @@ class Constraints:
             return force(scores, self.last)
         if self.first is not None and generated == 0:
             return force(scores, self.first)
+        banned = scores
         if self.no_repeat_ngram_size:
-            scores = ban_repeated_ngrams(scores, history, self.no_repeat_ngram_size)
-        return suppress(scores, self.suppressed) if self.suppressed else scores
+            banned = ban_repeated_ngrams(banned, history, self.no_repeat_ngram_size)
+        if self.suppressed:
+            banned = suppress(banned, self.suppressed)
+        if not self.grammar or banned is scores:
+            return banned
+        return torch.where((banned == NEVER).all(1, keepdim=True), scores, banned)

@@ -10,6 +10,8 @@ Letters: B questions (memory rows), R rows being decoded, V vocabulary, T tokens
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,26 +19,40 @@ from open_florence.errors import OpenFlorenceError
 from open_florence.generation import Generation, GenerationConfig
 from open_florence.inference.beam import beam_search
 from open_florence.inference.constraints import NEVER, Constraints
+from open_florence.inference.legal import Legal
 from open_florence.inference.request import Stepper, bins_of, collect
+from open_florence.legal_tokens import Automaton
 from open_florence.model.florence import Florence, Memory
 
 
-def generate(model: Florence, memory: Memory, config: GenerationConfig | None = None) -> Generation:
+def generate(
+    model: Florence,
+    memory: Memory,
+    config: GenerationConfig | None = None,
+    automata: Sequence[Automaton | None] | None = None,
+) -> Generation:
     """Answers every question of `memory` (hidden (B, S, d), mask (B, S), from `model.encode`).
 
     Returns B * num_return_sequences answers; what else is in the batch changes none of them, except where dice decide.
-    `max_new_tokens` is cut to the decoder's table of positions, which it cannot outgrow. Raises OpenFlorenceError for a
-    `location_window` without `locations`.
+    `max_new_tokens` is cut to the decoder's table of positions, which it cannot outgrow. `automata`, one per question,
+    are what a `constrained` answer keeps to (`legal_tokens.automaton`). Raises OpenFlorenceError for a
+    `location_window` without `locations`, and for `constrained` without automata.
     """
     config = config or GenerationConfig()
     if config.location_window and config.locations is None:
         raise OpenFlorenceError("a location_window needs locations: the first location id and the number of them")
-    limit = min(config.max_new_tokens, model.config.text.max_positions)
-    constraints = Constraints(
-        limit, config.no_repeat_ngram_size, config.forced_first, config.forced_last, config.suppressed
-    )
+    constraints = Constraints.of(config, model.config.text.max_positions)
+    legal = None
+    if config.constrained:
+        if automata is None:
+            raise OpenFlorenceError(
+                "constrained answers need the automata of their questions (`legal_tokens.automaton`)"
+            )
+        legal = Legal(config.vocabulary or model.config.text.vocab_size)
+        for automaton in automata:
+            legal.add(automaton, constraints.limit - constraints.given)
     with torch.inference_mode():
-        step = Stepper(model, memory, config.vocabulary)
+        step = Stepper(model, memory, config.vocabulary, legal)
         if config.num_beams > 1:
             return beam_search(step, config, constraints)
         return one_by_one(step, config, constraints)
@@ -65,7 +81,14 @@ def one_by_one(step: Stepper, config: GenerationConfig, constraints: Constraints
         if history.shape[1] - 1 == constraints.limit or bool(finished.all()):
             break
         logits = step(token[:, None])
-    return collect(history[:, 1:], torch.stack(logprobs, dim=1), torch.stack(bins, dim=1), constraints, config)
+    return collect(
+        history[:, 1:],
+        torch.stack(logprobs, dim=1),
+        torch.stack(bins, dim=1),
+        constraints,
+        config,
+        automata=step.automata,
+    )
 
 
 def shape_distribution(scores: Tensor, config: GenerationConfig) -> Tensor:
