@@ -50,6 +50,7 @@ FORBIDDEN = {  # although they are lower
     "model": {"errors", "geometry", "locations"},  # so that the folder can be lifted out as it is
 }
 WITHOUT_TORCH = {
+    "annotated_folder",
     "tasks",
     "data",
     "scenes",

@@ -31,6 +31,9 @@ from open_florence.errors import OpenFlorenceError
 if TYPE_CHECKING:
     from open_florence.annotate import Tally
 
+MOST_WORKERS = 8
+"""More processes than that open images faster than a model takes them."""
+
 LOG_EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
 
@@ -43,7 +46,11 @@ def annotate(
         typer.Option("--tasks", "-t", help='What to ask, as "OD,CAPTION"; may be repeated; a query as TASK:query.'),
     ] = ["OD", "CAPTION"],  # noqa: B006
     model: ModelOption = "tiny",
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images at a time.")] = 8,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images encoded at a time.")] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", min=0, help="Processes that open images; by the cores unless given."),
+    ] = None,
     published: PublishedOption = False,
     max_new_tokens: LengthOption = None,
     threshold: ThresholdOption = 0.0,
@@ -73,6 +80,7 @@ def annotate(
                 out,
                 predictor,
                 batch_size,
+                workers=_workers() if workers is None else workers,
                 checkpoint=os.path.abspath(model) if Path(model).is_dir() else model,
                 generation=generation_settings(published, max_new_tokens),
                 selection=selection,
@@ -104,6 +112,12 @@ def annotate(
 def report(folder: Annotated[Path, typer.Argument(help="A folder that `annotate` has written.")]) -> None:
     """Write a page that shows every image of an annotated folder with its annotations drawn on it."""
     _write_report(folder)
+
+
+def _workers() -> int:
+    """Processes that open images: one core is left to the model."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, cores - 1)
 
 
 def _annotated(out: Path) -> int:
