@@ -19,6 +19,7 @@ from open_florence.generation import GenerationConfig, Stopped
 from open_florence.inference.calibration import Calibration
 from open_florence.inference.pixels import pixel_values
 from open_florence.inference.score import score_answers
+from open_florence.legal_tokens import Automaton, automaton
 from open_florence.model.florence import Florence, Memory
 from open_florence.processor import Processor
 from open_florence.questions import read_labels
@@ -41,6 +42,8 @@ class Question:
     """The sentence's tokens."""
     size: Size
     """(width, height) of the original image, in pixels."""
+    automaton: Automaton | None = None
+    """What its answer keeps to where it is `constrained`; None allows everything."""
 
 
 class Said(NamedTuple):
@@ -70,11 +73,24 @@ class Asking:
         self.max_rows = max_rows
         self.calibration = calibration
 
-    def questions(self, image: int, size: Size, asked: Sequence[tuple[Task, str | Region | None]]) -> list[Question]:
-        """What is asked about one image, worded. Raises OpenFlorenceError for a query that is not its task's kind."""
-        sentences = [task.question(query, size) for task, query in asked]
-        ids = [self.processor.tokenizer.encode(sentence) for sentence in sentences]
-        return [Question(image, place, *asked[place], sentences[place], ids[place], size) for place in range(len(ids))]
+    def questions(
+        self,
+        image: int,
+        size: Size,
+        asked: Sequence[tuple[Task, str | Region | None]],
+        settings: GenerationConfig | None = None,
+    ) -> list[Question]:
+        """What is asked about one image, worded. `settings`, completed, as far as answers are `constrained`.
+
+        Raises OpenFlorenceError for a query that is not its task's kind.
+        """
+        tokenizer, questions = self.processor.tokenizer, []
+        for place, (task, query) in enumerate(asked):
+            sentence, kept = task.question(query, size), None
+            if settings is not None and settings.constrained:
+                kept = automaton(task, query, tokenizer, settings.vocabulary or self.vocabulary())
+            questions.append(Question(image, place, task, query, sentence, tokenizer.encode(sentence), size, kept))
+        return questions
 
     def features(self, levels: NDArray[np.uint8]) -> Tensor:
         """Resized images (I, S, S, 3), see `Processor.resized` -> image features (I, N, d), on the model's device."""

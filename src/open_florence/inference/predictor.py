@@ -187,7 +187,7 @@ class Predictor(Asking):
         questions = [
             question
             for image, (size, tasks) in enumerate(zip(sizes, asked, strict=True))
-            for question in self.questions(image, size, tasks)
+            for question in self.questions(image, size, tasks, settings)
         ]
         questions.sort(key=lambda question: question.task.token)  # answers of like length are decoded together
         answers: dict[tuple[int, int], Annotation] = {}
@@ -206,7 +206,8 @@ class Predictor(Asking):
     ) -> dict[tuple[int, int], Annotation]:
         """Answers in the model's own words: one batch. `features` (I, N, d)."""
         rows = torch.tensor([question.image for question in questions], device=self.model.device)
-        found = generate(self.model, self.encode(features[rows], questions), settings)
+        automata = [question.automaton for question in questions]
+        found = generate(self.model, self.encode(features[rows], questions), settings, automata)
         said = map(Said, found.ids, found.logprobs, found.stopped, found.bins)
         return {(q.image, q.place): self.annotation(q, answer) for q, answer in zip(questions, said, strict=True)}
 
