@@ -104,9 +104,11 @@ def watch(model, detailed):
 def run(model, recorded, case, encoded):
     """Everything the recording may hold of a case, under its names."""
     _, meta, arrays = recorded
-    seen, hooks = watch(model, meta["meta"]["cases"][f"{VARIANT}.{case}"].get("detail", False))
+    detailed = meta["meta"]["cases"][f"{VARIANT}.{case}"].get("detail", False)
+    seen, hooks = watch(model, detailed)
     input_ids, decoder_ids = (arrays[f"input.{case}.{name}"] for name in ("input_ids", "decoder_input_ids"))
-    with torch.inference_mode():
+    # Where nothing is to be learnt the tower works in strips and in place, so there is less to look at.
+    with torch.enable_grad() if detailed else torch.inference_mode():
         for name in images_of(recorded, case):
             key = (model.projector.image_projection.weight.dtype, name)
             if len(images_of(recorded, case)) == 1 or key not in encoded:
@@ -127,7 +129,7 @@ def run(model, recorded, case, encoded):
             taught = model.decode(model.shift_right(labels), Memory(memory.hidden, memory.mask))
             seen |= {"loss_logits.cols": taught[..., ::101]}
             seen["loss"] = F.cross_entropy(taught.flatten(0, 1), labels.flatten())[None]
-    return seen
+    return {name: value.detach() for name, value in seen.items()}
 
 
 @pytest.mark.parametrize("case", CASES)

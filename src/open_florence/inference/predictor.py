@@ -71,6 +71,7 @@ class Predictor(Asking):
         format_and_place(dtype, device)  # what cannot be is refused before anything is downloaded
         folder = find_folder(name_or_folder)
         model, processor = load_model(folder, dtype=dtype, device=device)
+        model.pack()
         return cls(model, processor, source_name(name_or_folder), calibration=Calibration.load(folder))
 
     @overload

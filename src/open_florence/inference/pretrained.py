@@ -22,6 +22,7 @@ from open_florence.model.adapter import CONFIG_NAME, base_of, merge_adapter
 from open_florence.model.checkpoint import STEM, CheckpointError, Format, read_weights, write_weights
 from open_florence.model.config import LAYOUTS, FlorenceConfig, Layout
 from open_florence.model.florence import Florence
+from open_florence.model.packed import PackedLinear
 from open_florence.processor import Processor
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
@@ -99,6 +100,8 @@ def save_model(
         # transformers gives the placeholder the first id its tokenizer has free
         config = replace(config, image_token_id=processor.tokenizer.image_token_id or len(processor.tokenizer))
     config = replace(config, image_size=processor.image_size)
+    if any(isinstance(module, PackedLinear) for module in model.modules()):
+        raise OpenFlorenceError("the model was laid out for answering, as a Predictor's is: save that of `load_model`")
     state = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in model.state_dict().items()}
     if attached := [name for name in state if ".lora_" in name or ".parametrizations." in name]:
         raise OpenFlorenceError(

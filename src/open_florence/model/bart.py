@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from open_florence.model.attention import attend
 from open_florence.model.config import TextConfig
 from open_florence.model.kv_cache import KVCache
+from open_florence.model.packed import PackedLinear, linear_gelu, packable
 from open_florence.model.slots import SlotCache
 
 POSITION_OFFSET = 2
@@ -30,6 +31,7 @@ class Bart(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.lm_head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self._packed_heads: dict[range | None, PackedLinear] = {}  # of some ids, None: of all
         self.apply(self._initialise)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -38,8 +40,18 @@ class Bart(nn.Module):
 
     def logits(self, hidden: Tensor, among: range | None = None) -> Tensor:
         """Decoder states (..., d) -> (..., V), or (..., len(among)) of the ids `among` alone."""
-        head = self.shared if self.lm_head is None else self.lm_head
-        return F.linear(hidden, head.weight if among is None else head.weight[among.start : among.stop])
+        weight = (self.shared if self.lm_head is None else self.lm_head).weight
+        if self._packed_heads:
+            if among not in self._packed_heads:
+                self._packed_heads[among] = PackedLinear(weight[among.start : among.stop], None)  # type: ignore[union-attr]
+            return self._packed_heads[among](hidden)  # type: ignore[no-any-return]
+        return F.linear(hidden, weight if among is None else weight[among.start : among.stop])
+
+    def pack_head(self) -> None:
+        """Lays the output layer out for a CPU; the embeddings, which are looked up row by row, stay as they are."""
+        weight = (self.shared if self.lm_head is None else self.lm_head).weight
+        if packable(weight):
+            self._packed_heads[None] = PackedLinear(weight, None)
 
     def _initialise(self, module: nn.Module) -> None:
         if not isinstance(module, nn.Linear | Table) or module.weight.is_meta:  # drawing for "meta" loads a compiler
@@ -192,7 +204,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d) -> (..., d)."""
-        return self.fc2(F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training))  # type: ignore[no-any-return]
+        return self.fc2(F.dropout(linear_gelu(self.fc1, x), self.dropout, self.training))  # type: ignore[no-any-return]
 
 
 class SelfAttention(nn.Module):

@@ -7,12 +7,15 @@ tokens. Shapes: B images, H and W of the grid at a stage, N = H W tokens, C chan
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from open_florence.model.attention import attend
 from open_florence.model.config import VisionConfig
+from open_florence.model.packed import linear_gelu
 
 
 class DaViT(nn.Module):
@@ -103,10 +106,22 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
-        x = x + _depthwise(self.conv1, x)
-        x = x + self._drop(self.attn(self.norm1(x)))
+        x = self._with_attention(x + _depthwise(self.conv1, x))
         x = x + _depthwise(self.conv2, x)
-        return x + self._drop(self.ffn(self.norm2(x)))
+        if not _in_strips(x):
+            return x + self._drop(self.ffn(self.norm2(x)))
+        for strip in _strips(x, 1):
+            strip += self.ffn(self.norm2(strip))
+        return x
+
+    def _with_attention(self, x: Tensor) -> Tensor:
+        if not _in_strips(x):
+            return x + self._drop(self.attn(self.norm1(x)))
+        if isinstance(self.attn, ChannelAttention):
+            return self.attn.add_to(x, self.norm1)
+        for strip in _strips(x, self.attn.window):  # type: ignore[arg-type]
+            strip += self.attn(self.norm1(strip))
+        return x
 
     def _drop(self, x: Tensor) -> Tensor:
         """Stochastic depth (arXiv 1603.09382): in training, leave the branch out for some images, whole."""
@@ -126,7 +141,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+        return self.fc2(linear_gelu(self.fc1, x))  # type: ignore[no-any-return]
 
 
 class WindowAttention(nn.Module):
@@ -180,6 +195,39 @@ class ChannelAttention(nn.Module):
         weights = ((query * n**-0.5).transpose(2, 3) @ key).softmax(-1)  # (B, G, D, D)
         x = value @ weights.to(value.dtype).transpose(2, 3)  # (B, G, N, D)
         return self.proj(x.transpose(1, 2).reshape(b, h, w, c))  # type: ignore[no-any-return]
+
+    def add_to(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """x + self(norm(x)) for x (B, H, W, C), written into x strip by strip, in two passes over each image."""
+        for image in x.chunk(len(x)):
+            _, h, w, c = image.shape
+            exact = torch.promote_types(x.dtype, torch.float32)
+            scores, values = torch.zeros((), dtype=exact), []
+            for strip in _strips(image, 1):
+                qkv = self.qkv(norm(strip)).view(-1, 3, self.groups, c // self.groups)
+                query, key, value = qkv.permute(1, 2, 0, 3).unbind(0)  # each (G, n, D)
+                scores = scores + (query.transpose(1, 2) @ key).to(exact)  # (G, D, D)
+                values.append(value)
+            weights = (scores * (h * w) ** -0.5).softmax(-1).to(x.dtype).transpose(1, 2)  # (G, D, D)
+            for strip, value in zip(_strips(image, 1), values, strict=True):
+                seen = value @ weights  # (G, n, D)
+                strip += self.proj(seen.transpose(0, 1).reshape(strip.shape))
+        return x
+
+
+STRIP = 1152
+"""Grid cells worked on at a time on a CPU: what is made of them stays in its cache, in memory that is used again."""
+
+
+def _in_strips(x: Tensor) -> bool:
+    """Whether x (B, H, W, C) is better worked on in strips, in place: on a CPU, where nothing is to be learnt."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def _strips(x: Tensor, rows: int) -> Iterator[Tensor]:
+    """Views of x (B, H, W, C) that cover it, (1, a multiple of `rows` but for the last, W, C)."""
+    height = rows * max(1, STRIP // (rows * x.shape[2]))
+    for image in x.chunk(len(x)):
+        yield from torch.split(image, height, dim=1)
 
 
 def _depthwise(conv: nn.Module, x: Tensor) -> Tensor:

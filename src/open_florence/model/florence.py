@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from open_florence.model.bart import Bart, Table
 from open_florence.model.config import FlorenceConfig, VisionConfig
 from open_florence.model.davit import DaViT
 from open_florence.model.kv_cache import KVCache
+from open_florence.model.packed import pack
 from open_florence.model.slots import SlotCache
 
 IGNORED_LABEL = -100
@@ -44,6 +44,11 @@ class Florence(nn.Module):
         self.projector = Projector(config.vision)
         self.language_model = Bart(config.text)
 
+    def pack(self) -> None:
+        """Lays the weights out for a CPU, see `packed`: the model can only answer then, not be trained or saved."""
+        pack(self, keep=[] if self.language_model.lm_head is None else [self.language_model.lm_head])
+        self.language_model.pack_head()
+
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
@@ -67,7 +72,7 @@ class Florence(nn.Module):
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Normalised pixels (I, 3, height, width) -> image features (I, 1 + N, d)."""
-        return self.projector(self.vision_tower(pixel_values.to(self.projector.image_projection.weight.dtype)))  # type: ignore[no-any-return]
+        return self.projector(self.vision_tower(pixel_values.to(self.projector.image_proj_norm.weight.dtype)))  # type: ignore[no-any-return]
 
     def encode(self, image_features: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Memory:
         """image_features (B, 1 + N, d); input_ids (B, L) long; attention_mask (B, L), 0 where padded -> Memory."""
@@ -150,7 +155,7 @@ class Projector(nn.Module):
         x = (feature_map.permute(0, 2, 3, 1) + places).flatten(1, 2)  # (I, N, C)
         x = x + self.temporal[0]  # an image is the first frame of a film of one
         x = torch.cat([x.mean(1, keepdim=True), x], dim=1)  # (I, 1 + N, C)
-        return self.image_proj_norm(F.linear(x, self.image_projection.weight))  # type: ignore[no-any-return]
+        return self.image_proj_norm(self.image_projection(x))  # type: ignore[no-any-return]
 
 
 def temporal_table(frames: int, dim: int) -> Tensor:
