@@ -32,11 +32,14 @@ ONE_PLACE = 0.7
 HELD = 0.7
 """A region is part of another that covers so much of it."""
 
+NEARBY = 0.3
+"""A tile's mask draws the thing whose coarser mask it overlaps so much (IoU)."""
+
 COVERED = 0.5
 """The whole image has nothing to add about a place of which tiles cover so much."""
 
 DOUBT = 0.5
-"""What the score of a piece is multiplied by that no other window confirms."""
+"""What the score is multiplied by of what nobody confirms: a part of a line, a region longer than a tile."""
 
 CELLS = 64
 """Cells a side of the grid on which the share of a region that is no box is counted."""
@@ -77,18 +80,22 @@ def merge_text(tiles: Sequence[Seen], whole: Sequence[Seen], windows: Sequence[W
     return tuple(region for line in read_lines(words) for region in line)
 
 
-def pick_mask(tiles: Sequence[Seen], whole: Sequence[Seen], windows: Sequence[Window]) -> tuple[Region, ...]:
-    """The mask of the one thing that was asked for, wherever it is.
+def refine_mask(tiles: Sequence[Seen], whole: Sequence[Seen], windows: Sequence[Window]) -> tuple[Region, ...]:
+    """The masks of the whole image, as the tiles drew them where they show the same thing.
 
-    Tiles without it answer as well. So the masks count on which a tile and the whole image agree, as the tile drew
-    them; failing that the one with the best score.
+    The whole image says which thing is meant and where: a tile answers with a mask even if the thing is elsewhere. A
+    thing no larger than a tile is drawn by the tiles that agree about the place, pieces united; of one that is larger
+    the tiles' pieces have to make up nearly all of it.
     """
     clear = [one for one in tiles if not one.is_piece]
-    joined, single = join([p for p in tiles if p.is_piece and not _is_held(p, clear, any_name)], any_name)
-    found = fuse([*clear, *joined, *whole], any_name)
-    agreed = [one for one in found if one.windows & _all(whole) and one.windows - _all(whole)]
-    best = max([*found, *(_scaled(p, DOUBT) for p in single)], key=lambda one: region_score(one.region), default=None)
-    return _left_to_right(agreed or ([best] if best is not None else []))
+    joined, _ = join([p for p in tiles if p.is_piece and not _is_held(p, clear, any_name)], any_name)
+    drawn = fuse([*clear, *joined], any_name)
+    found = []
+    for one in whole:
+        closest = max(drawn, key=lambda other: _overlap(one, other), default=None)
+        least = NEARBY if any(_lies_in(one, window) for window in windows) else ONE_PLACE
+        found.append(closest if closest is not None and _overlap(one, closest) >= least else one)
+    return _left_to_right(found)
 
 
 def fuse(views: Sequence[Seen], same: Names) -> list[Seen]:
@@ -109,7 +116,7 @@ def fuse(views: Sequence[Seen], same: Names) -> list[Seen]:
         members, taken = [first], first.windows
         overlaps = np.where(left, iou(boxes[number : number + 1], boxes)[0], 0.0)
         near = np.flatnonzero(overlaps > 0)
-        exact = {k: _overlap(first, order[k], float(overlaps[k])) for k in near if same(first.region, order[k].region)}
+        exact = {k: overlap(first.region, order[k].region) for k in near if same(first.region, order[k].region)}
         for k in sorted(exact, key=lambda k: -exact[k]):
             if exact[k] >= SAME and taken.isdisjoint(order[k].windows):
                 members.append(order[k])
@@ -125,19 +132,17 @@ def _merge(tiles: Sequence[Seen], whole: Sequence[Seen], windows: Sequence[Windo
     fused = _one_name(fuse([*clear, *joined, *whole], same))
     of_tiles = [one for one in fused if one.windows - _all(whole)]
     of_whole = _left_over(of_tiles, [one for one in fused if not one.windows - _all(whole)], windows)
-    kept = []
-    for one in of_tiles:
-        if one.region.kind == "quad" or one.windows & _all(whole) or not _is_longer(one):
+    kept = [*of_whole]
+    for one in [*of_tiles, *single]:
+        if one.region.kind == "quad" and one.is_piece:  # a part of a line can be read
+            kept += [] if _is_held(one, [*of_tiles, *of_whole]) else [_scaled(one, DOUBT)]
+        elif one.is_piece:  # nobody saw how it goes on
+            continue
+        elif one.windows & _all(whole) or one.region.kind == "quad" or not _is_longer(one):
             kept.append(one)
-        elif not _is_held(one, of_whole, None, COVERED):  # pieces of something large, and the whole image is silent
+        elif not _is_held(one, of_whole, None, COVERED):
             kept.append(_scaled(one, DOUBT))
-    kept += of_whole
-    alone = [
-        _scaled(piece, DOUBT)
-        for piece in single
-        if not (piece.cut[0] and piece.cut[2]) and not (piece.cut[1] and piece.cut[3]) and not _is_held(piece, kept)
-    ]
-    return [*kept, *alone]
+    return kept
 
 
 def _left_over(of_tiles: Sequence[Seen], of_whole: Sequence[Seen], windows: Sequence[Window]) -> list[Seen]:
@@ -182,8 +187,9 @@ def _mean(members: Sequence[Seen]) -> Seen:
     return Seen(replace(surest, parts=parts), windows, min(one.grain for one in members))
 
 
-def _overlap(a: Seen, b: Seen, of_boxes: float) -> float:
-    return of_boxes if a.region.kind == b.region.kind == "box" else overlap(a.region, b.region)
+def _overlap(a: Seen, b: Seen) -> float:
+    apart = (np.minimum(a.box[2:], b.box[2:]) <= np.maximum(a.box[:2], b.box[:2])).any()
+    return 0.0 if apart else overlap(a.region, b.region)
 
 
 def _share(one: Seen, others: Sequence[Seen]) -> float:

@@ -7,26 +7,35 @@ times the time as there are tiles; an image that is no larger than one gets exac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from open_florence.errors import OpenFlorenceError
 from open_florence.generation import GenerationConfig
-from open_florence.images import open_image
-from open_florence.inference.predictor import Predictor
+from open_florence.geometry import region_box
+from open_florence.images import ImageLike, open_image
+from open_florence.inference.batches import Answered, in_batches
 from open_florence.inference.seams import Seen, seen
-from open_florence.inference.tile_fusion import merge_described, merge_named, merge_text, pick_mask
-from open_florence.inference.views import ViewPredictor
+from open_florence.inference.tile_fusion import merge_described, merge_named, merge_text, refine_mask
 from open_florence.questions import Ask, Asks, Query, read_ask
 from open_florence.reading_order import read_text
 from open_florence.schema import Annotation, Region, Size
 from open_florence.tiles import Window, tiles
 
+if TYPE_CHECKING:
+    from open_florence.inference.predictor import Predictor
+    from open_florence.inference.views import ViewPredictor
+
 Merge = Callable[[Sequence[Seen], Sequence[Seen], Sequence[Window]], tuple[Region, ...]]
+
+MASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
+"""Asked only of the tiles that show where the whole image has its mask."""
 
 MERGES: dict[str, Merge] = {
     "<OD>": merge_named,
@@ -35,12 +44,12 @@ MERGES: dict[str, Merge] = {
     "<DENSE_REGION_CAPTION>": merge_described,
     "<REGION_PROPOSAL>": merge_described,
     "<OCR_WITH_REGION>": merge_text,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": pick_mask,
+    MASK: refine_mask,
 }
 """Tasks that tiles are asked, and how their answers become one; every other is asked about the whole image alone."""
 
 TEXT, PLACED_TEXT = "<OCR>", "<OCR_WITH_REGION>"
-"""Text is read in tiles too: it is what stands in the regions of the second, in reading order."""
+"""The first is read in tiles too: it is what stands in the regions of the second, in reading order."""
 
 OVERLAP = 0.2
 
@@ -91,12 +100,19 @@ class TilePredictor:
         memory. Raises OpenFlorenceError for tiles of no pixels and an overlap that is not from 0 to 1.
         """
         if tile is None:
-            inner = predictor.predictor if isinstance(predictor, ViewPredictor) else predictor
-            tile = inner.processor.image_size
+            inner: Any = getattr(predictor, "predictor", predictor)  # of several views
+            tile = int(inner.processor.image_size)
         if tile < 1 or not 0 <= overlap < 1 or at_a_time < 1:
             raise OpenFlorenceError(f"a tile is 1 pixel or more with an overlap from 0 to 1, not {tile} with {overlap}")
         self.predictor, self.tile, self.overlap, self.at_a_time = predictor, tile, overlap, at_a_time
         self.source = f"{predictor.source}/tiles-{tile}-{overlap:g}"
+
+    def predict(
+        self, image: Any, tasks: Ask | Asks, *, generation: GenerationConfig | None = None
+    ) -> Annotation | list[Annotation]:
+        """As `Predictor.predict`: the answer to a task about one image, or the answers to a list of tasks."""
+        answers = self.predict_batch([image], tasks, generation=generation)[0]
+        return answers if isinstance(tasks, list) else answers[0]
 
     def predict_each(
         self, requests: Sequence[tuple[Any, Asks]], *, generation: GenerationConfig | None = None
@@ -113,6 +129,22 @@ class TilePredictor:
         asks = tasks if isinstance(tasks, list) else [tasks]
         return self.predict_each([(image, asks) for image in images], generation=generation)
 
+    def predict_many(
+        self,
+        requests: Iterable[tuple[ImageLike, Asks]],
+        *,
+        generation: GenerationConfig | None = None,
+        workers: int = 0,
+        with_id: bool = False,
+        max_images: int | None = None,
+    ) -> Generator[Answered]:
+        """As `Predictor.predict_many`, in order: one image after the other, `max_images` of its tiles at a time.
+
+        Images are opened ahead by one thread; `workers` would have nothing to do, for tiles are cut, not opened.
+        """
+        tiled = TilePredictor(self.predictor, self.tile, self.overlap, max_images or self.at_a_time)
+        return in_batches(partial(tiled.predict_each, generation=generation), requests, 1, with_id)
+
     def _look(self, image: Any, asks: Asks) -> _Look:
         picture = open_image(image)
         questions: list[Question] = [(task.token, query) for task, query in map(read_ask, asks)]
@@ -124,43 +156,50 @@ class TilePredictor:
         self, look: _Look, whole: Sequence[Annotation], generation: GenerationConfig | None
     ) -> list[Annotation]:
         """The answers about one image, from those about the whole of it."""
-        asked = look.in_tiles
-        if not asked:
-            return list(whole[: len(look.questions)])
         said = dict(zip(look.of_whole, whole, strict=True))
-        merged = {}
-        for question, answers in zip(asked, zip(*self._in_tiles(look, generation), strict=True), strict=True):
-            merged[question] = self._merged(look, said[question], answers)
+        shown: dict[Question, list[tuple[Window, Annotation]]] = {question: [] for question in look.in_tiles}
+        for window, question, answer in self._in_tiles(look, said, generation):
+            shown[question].append((window, answer))
+        merged = {question: self._merged(look, said[question], answers) for question, answers in shown.items()}
         found = []
         for question in look.questions:
-            if question[0] == TEXT and merged[PLACED_TEXT, None].regions:
-                placed = merged[PLACED_TEXT, None]
+            placed = merged.get((PLACED_TEXT, None)) if question[0] == TEXT else None
+            if placed is not None and placed.regions:
                 text = read_text(placed.regions)
                 found.append(replace(placed, task=TEXT, text=text, regions=(), score=said[question].score))
             else:
                 found.append(merged.get(question, said[question]))
         return found
 
-    def _in_tiles(self, look: _Look, generation: GenerationConfig | None) -> Iterator[list[Annotation]]:
-        """The answers about each tile; no more tiles than `at_a_time` are in memory."""
-        windows = iter(look.windows)
-        while some := list(islice(windows, self.at_a_time)):
-            cropped: list[tuple[Any, Asks]] = [(look.picture.crop(window), look.in_tiles) for window in some]
-            yield from self.predictor.predict_each(cropped, generation=generation)
+    def _in_tiles(
+        self, look: _Look, said: dict[Question, Annotation], generation: GenerationConfig | None
+    ) -> Iterator[tuple[Window, Question, Annotation]]:
+        """What the tiles answer to each question they are asked; no more than `at_a_time` of them are in memory."""
+        asked = (
+            (window, [q for q in look.in_tiles if q[0] != MASK or _shows(window, said[q])]) for window in look.windows
+        )
+        requests = ((window, questions) for window, questions in asked if questions)
+        while some := list(islice(requests, self.at_a_time)):
+            cropped: list[tuple[Any, Asks]] = [(look.picture.crop(window), questions) for window, questions in some]
+            answers = self.predictor.predict_each(cropped, generation=generation)
+            for (window, questions), found in zip(some, answers, strict=True):
+                yield from ((window, question, one) for question, one in zip(questions, found, strict=True))
 
-    def _merged(self, look: _Look, whole: Annotation, answers: Sequence[Annotation]) -> Annotation:
-        """What the tiles, in the order of the windows, and the whole image say, as one answer."""
+    def _merged(self, look: _Look, whole: Annotation, answers: Sequence[tuple[Window, Annotation]]) -> Annotation:
+        """What the tiles and the whole image say to one question, as one answer."""
         everything = (0, 0, look.picture.width, look.picture.height)
         of_whole = [seen(region, everything, look.size) for region in whole.regions]
-        of_tiles = [
-            seen(region, window, look.size)
-            for window, answer in zip(look.windows, answers, strict=True)
-            for region in answer.regions
-        ]
+        of_tiles = [seen(region, window, look.size) for window, answer in answers for region in answer.regions]
         return replace(
             whole,
             source=self.source,
             regions=MERGES[whole.task](of_tiles, of_whole, look.windows),
-            complete=whole.complete and all(answer.complete for answer in answers),
-            dropped=whole.dropped + sum(answer.dropped for answer in answers),
+            complete=whole.complete and all(answer.complete for _, answer in answers),
+            dropped=whole.dropped + sum(answer.dropped for _, answer in answers),
         )
+
+
+def _shows(window: Window, answer: Annotation) -> bool:
+    """Whether a window shows some of the boxes around the regions of an answer."""
+    boxes = np.array([region_box(region.parts) for region in answer.regions]).reshape(-1, 4)
+    return bool(((boxes[:, :2] < window[2:]) & (boxes[:, 2:] > window[:2])).all(axis=1).any())
