@@ -26,8 +26,11 @@ from open_florence.generation import GenerationConfig
 from open_florence.images import ImageLike
 from open_florence.inference.asking import Question
 from open_florence.inference.batches import Answered, failed
+from open_florence.inference.beam_slots import SlotBeamSearch
+from open_florence.inference.constraints import Constraints
+from open_florence.inference.greedy_slots import GreedySearch
 from open_florence.inference.prepare import Prepared, Preparer
-from open_florence.inference.searching import Ended, Search, new_search
+from open_florence.inference.searching import Ended, Search
 from open_florence.questions import CLASSIFICATION, Asks, read_ask
 from open_florence.schema import Annotation, Region, Size
 from open_florence.tasks import Task
@@ -143,7 +146,7 @@ class Engine:
             return None
         try:
             asked = [read_ask(ask) for ask in asks]
-            questions = self.predictor.questions(index, size, asked)
+            questions = self.predictor.questions(index, size, asked, self.settings)
         except OpenFlorenceError as error:
             self.outbox.put(failed(index, error, size, id_))
             return None
@@ -191,13 +194,19 @@ class Engine:
         if not some:
             return
         if self.search is None:
-            self.search = new_search(self.predictor.model, self.settings, self.predictor.max_rows)
+            self.search = self._new_search()
         for questions in _of_like_length(some, len(self._features(some[0]))):
             features = torch.stack([self._features(question) for question in questions])  # (B, N, d)
             self.search.admit(self.predictor.encode(features, questions), questions)
         begun = {question.image for question in some}
         for index in begun - {question.image for question in self.waiting}:
             self.flying[index].features = None
+
+    def _new_search(self) -> Search:
+        model = self.predictor.model
+        constraints = Constraints.of(self.settings, model.config.text.max_positions)
+        kind = GreedySearch if self.settings.num_beams == 1 else SlotBeamSearch
+        return kind(model, self.settings, constraints, self.slots)
 
     def _features(self, question: Question) -> Tensor:
         features = self.flying[question.image].features
