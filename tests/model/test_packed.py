@@ -1,4 +1,4 @@
-"""The fast paths of inference on a CPU against the plain ones that training takes: the same answers, but for rounding."""
+"""The fast paths of inference on a CPU against the plain ones that training takes: the same but for rounding."""
 
 import pytest
 import torch
@@ -73,8 +73,8 @@ def test_a_packed_model_answers_as_the_plain_one(dtype, pixels):
     with torch.inference_mode():
         for name, mine, theirs in zip(("image", "encoder", "logits"), answer(fast, pixels, prompt), slow, strict=True):
             assert relative(mine, theirs) < LIMITS[dtype], name
-        some = fast.logits(mine_states := fast.hidden(prompt, fast.encode(fast.encode_image(pixels), prompt, prompt > 0)))
-        assert torch.allclose(fast.logits(mine_states, range(10, 50)), some[..., 10:50], atol=1e-4, rtol=2e-2)
+        states = torch.randn(2, 3, 128, dtype=dtype)
+        assert relative(fast.logits(states, range(10, 50)), fast.logits(states)[..., 10:50]) < LIMITS[dtype]
 
 
 def test_strips_are_the_whole(pixels, monkeypatch):
