@@ -84,7 +84,9 @@ class RegionAutomaton(Automaton):
         """The state after the first token of a region."""
         if token == self.lexicon.marks["<poly>"]:
             return ("polygon", "fenced", 0) if self.polygons and form in ("", "fenced") else None
-        return self._locate("fixed", 0, token) if self.count else ("polygon", "bare", 1)
+        if self.count:
+            return self._locate("fixed", 0, token) if form in ("", "fixed") else None
+        return ("polygon", "bare", 1) if form == "" else None
 
     def _locate(self, form: Form, said: int, token: int) -> State | None:
         if token not in self.lexicon.locations:
