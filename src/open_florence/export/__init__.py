@@ -6,6 +6,7 @@
 | `graphs.py` | the parts of the model as functions of tensors, their names and axes |
 | `merge.py` | both steps of the decoder as one ONNX file |
 | `precision.py` | ONNX files in float16 and int8 |
+| `openvino.py` | the graphs that OpenVINO reads |
 | `settings.py` | the JSON files beside them |
 | `parity.py` | the files run beside the model |
 
@@ -47,7 +48,15 @@ def _onnx() -> Exporter:
     return export_onnx
 
 
-FORMATS: dict[str, Callable[[], Exporter]] = {"onnx": _onnx}
+def _openvino() -> Exporter:
+    from open_florence.export.openvino import export_openvino
+    from open_florence.inference.openvino_graphs import need_openvino
+
+    need_openvino()
+    return export_openvino
+
+
+FORMATS: dict[str, Callable[[], Exporter]] = {"onnx": _onnx, "openvino": _openvino}
 """Name to a function that finds the exporter, importing what it needs; OpenFlorenceError where that is missing."""
 
 

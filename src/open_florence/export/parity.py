@@ -70,10 +70,21 @@ class Parity:
 
 def compare(model: Florence, processor: Processor, folder: Path, dtype: str) -> Parity:
     """Runs the files of one dtype in `folder` / "onnx" beside the model, float32 on the CPU."""
-    pixels = processor.pixels([drawn(processor.image_size)])  # (1, 3, size, size)
-    ids, mask = processor.prompts([TASKS[name].prompt for name in PROMPTS])  # (B, L)
-    wanted = _answers(model, pixels, ids, mask)
-    found = _Files(folder, dtype).answers(pixels, ids, mask, wanted.tokens)
+    pixels, ids, mask = questions(processor)
+    wanted = answers(model, pixels, ids, mask)
+    return judge(dtype, _Files(folder, dtype).answers(pixels, ids, mask, wanted.tokens), wanted)
+
+
+def questions(processor: Processor) -> tuple[Array, Array, Array]:
+    """What is asked of both: pixels (1, 3, size, size), ids and mask (B, L)."""
+    return (
+        processor.pixels([drawn(processor.image_size)]),
+        *processor.prompts([TASKS[name].prompt for name in PROMPTS]),
+    )
+
+
+def judge(dtype: str, found: Answers, wanted: Answers) -> Parity:
+    """How far what the files of one dtype answered is from what the model did."""
     return Parity(
         dtype,
         relative_error(found.features, wanted.features),
@@ -103,7 +114,9 @@ def drawn(size: int) -> Image.Image:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
+class Answers:
+    """What a question led to, step by step."""
+
     features: Array
     """(1, 1 + N, d)."""
     states: Array
@@ -114,20 +127,23 @@ class _Answers:
     """(B, T): the likeliest after each step."""
 
 
-def _answers(model: Florence, pixels: Array, ids: Array, mask: Array) -> _Answers:
-    """The model's greedy answers, of `STEPS` tokens, without a constraint."""
+def answers(model: Any, pixels: Array, ids: Array, mask: Array, said: Array | None = None) -> Answers:
+    """The greedy answers of a `Florence`, or what has its methods, of `STEPS` tokens, without a constraint.
+
+    With `said` (B, T) each step is given these tokens, whatever its own would be.
+    """
     cache, logits = model.new_cache(), []
     with torch.inference_mode():
         features = model.encode_image(torch.from_numpy(pixels))
         shared = features.expand(len(ids), -1, -1)
         memory = model.encode(shared, torch.from_numpy(ids), torch.from_numpy(mask))
         given = torch.full((len(ids), 1), model.config.text.decoder_start)
-        for _ in range(STEPS):
+        for step in range(STEPS):
             logits.append(model.decode(given, memory, cache))  # (B, 1, V)
-            given = logits[-1].argmax(-1)
+            given = logits[-1].argmax(-1) if said is None else torch.from_numpy(said[:, step : step + 1])
     arrays = [step.numpy() for step in logits]
     tokens = np.concatenate([step.argmax(-1) for step in arrays], axis=1)
-    return _Answers(features.numpy(), memory.hidden.numpy(), arrays, tokens)
+    return Answers(features.numpy(), memory.hidden.numpy(), arrays, tokens)
 
 
 class _Files:
@@ -136,7 +152,7 @@ class _Files:
     def __init__(self, folder: Path, dtype: str) -> None:
         self.folder, self.dtype = folder, dtype
 
-    def answers(self, pixels: Array, ids: Array, mask: Array, said: Array) -> _Answers:
+    def answers(self, pixels: Array, ids: Array, mask: Array, said: Array) -> Answers:
         """What the files make of the same; they are given the model's tokens, `said` (B, T), whatever theirs are."""
         (features,) = self._session("vision_encoder").run(None, {"pixel_values": pixels})
         embed = self._session("embed_tokens")
@@ -157,7 +173,7 @@ class _Files:
             for name, value in outputs.items():
                 if step == 0 or ".decoder." in name:  # what was kept of the memory stays
                     kept[name.replace("present", "past_key_values")] = value
-        return _Answers(features, states, logits, np.concatenate([step.argmax(-1) for step in logits], axis=1))
+        return Answers(features, states, logits, np.concatenate([step.argmax(-1) for step in logits], axis=1))
 
     def _start(self) -> int:
         from open_florence.model.checkpoint import read_config

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from open_florence.errors import OpenFlorenceError
 from open_florence.inference.openvino_graphs import GRAPHS, compress, convert, need_openvino
-from open_florence.inference.pretrained import load_model
+from open_florence.inference.pretrained import WEIGHTS, load_model
 from open_florence.model.checkpoint import CheckpointError, read_config
 from open_florence.model.config import FlorenceConfig
 from open_florence.model.florence import Memory
@@ -33,6 +33,10 @@ SUFFIXES = {"float32": "", "float16": "_fp16", "int8": "_int8"}
 
 DTYPES = ("float32", "bfloat16", "int8")
 """What can be asked for: the format that is computed in; int8 is that of the weights alone."""
+
+
+BACKENDS = ("torch", "openvino")
+"""Engines that a checkpoint can be computed with."""
 
 
 class OpenVinoFlorence:
@@ -176,6 +180,21 @@ def _array(tensor: Tensor) -> Any:
     return tensor.detach().contiguous().numpy()
 
 
+def is_export(folder: str | Path) -> bool:
+    """Whether a folder holds OpenVINO graphs, and no weights that PyTorch would read."""
+    folder = Path(folder).expanduser()
+    return bool(_formats(folder)) and not any(any(folder.glob(kind)) for kinds in WEIGHTS for kind in kinds)
+
+
+def choose_backend(name_or_folder: str | Path, backend: str | None = None) -> str:
+    """The backend asked for; if none is, that which the folder is made for. Raises OpenFlorenceError for another."""
+    if backend is None:
+        return "openvino" if is_export(name_or_folder) else "torch"
+    if backend not in BACKENDS:
+        raise OpenFlorenceError(f"a backend is one of {', '.join(BACKENDS)}, not {backend!r}")
+    return backend
+
+
 def load_openvino(
     folder: Path, dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
 ) -> tuple[OpenVinoFlorence, Processor]:
@@ -226,7 +245,7 @@ def read_graphs(folder: Path, weights: str) -> dict[str, Any]:
 
 def _weights_for(folder: Path, kind: str | None) -> str:
     """The format among those in a folder that serves a dtype best. Raises OpenFlorenceError where none does."""
-    there = [weights for weights, suffix in SUFFIXES.items() if (folder / FOLDER / f"vision{suffix}.xml").is_file()]
+    there = _formats(folder)
     if not there:
         raise OpenFlorenceError(f"{folder / FOLDER} holds no OpenVINO model")
     if kind == "int8" and "int8" in there:
@@ -234,6 +253,11 @@ def _weights_for(folder: Path, kind: str | None) -> str:
     if kind in ("float32", "bfloat16") and there == ["int8"]:
         raise OpenFlorenceError(f"the weights in {folder / FOLDER} are int8: ask for int8")
     return there[0]
+
+
+def _formats(folder: Path) -> list[str]:
+    """The number formats of the weights that a folder has graphs with."""
+    return [weights for weights, suffix in SUFFIXES.items() if (folder / FOLDER / f"vision{suffix}.xml").is_file()]
 
 
 def _settings(folder: Path) -> tuple[FlorenceConfig, Processor]:

@@ -294,9 +294,9 @@ def need_openvino() -> Any:
 
 
 def compress(graphs: dict[str, Any]) -> dict[str, Any]:
-    """The graphs with their matrices, filters and tables in 8 bits, a scale and a zero point for each row of them.
+    """Copies of the graphs with matrices, filters and tables in 8 bits, a scale and a zero point for each row of them.
 
-    They are changed in place. Raises OpenFlorenceError where NNCF is not installed.
+    Raises OpenFlorenceError where NNCF is not installed.
     """
     try:
         import nncf
@@ -305,4 +305,4 @@ def compress(graphs: dict[str, Any]) -> dict[str, Any]:
     nncf.set_log_level(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it draws a bar for every graph
         warnings.simplefilter("ignore")
-        return {name: nncf.compress_weights(graph) for name, graph in graphs.items()}
+        return {name: nncf.compress_weights(graph.clone()) for name, graph in graphs.items()}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from open_florence.inference.batches import Answered, in_batches
 from open_florence.inference.calibration import Calibration
 from open_florence.inference.engine import Engine
 from open_florence.inference.generate import generate
+from open_florence.inference.openvino import check_request, choose_backend, load_openvino
 from open_florence.inference.pretrained import SHIPPED, find_folder, format_and_place, load_model
 from open_florence.model.florence import Florence
 from open_florence.processor import Processor
@@ -63,15 +64,24 @@ class Predictor(Asking):
         name_or_folder: str | Path,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        backend: str | None = None,
     ) -> Predictor:
         """By name: "tiny", which ships with the package, a folder, or a name on the hub. See `load_model`.
 
-        Scores are calibrated where the checkpoint holds a calibration.json.
+        `backend` "openvino" computes with OpenVINO, on the CPU only, see `load_openvino`; it is "torch" unless given,
+        but for a folder that `open-florence export --format openvino` wrote. Scores are calibrated where the checkpoint
+        holds a calibration.json.
         """
-        format_and_place(dtype, device)  # what cannot be is refused before anything is downloaded
-        folder = find_folder(name_or_folder)
-        model, processor = load_model(folder, dtype=dtype, device=device)
-        model.pack()
+        if choose_backend(name_or_folder, backend) == "openvino":
+            check_request(dtype, device)
+            folder = find_folder(name_or_folder)
+            compiled, processor = load_openvino(folder, dtype, device)
+            model = cast(Florence, compiled)  # it has the methods that answering takes
+        else:
+            format_and_place(dtype, device)  # what cannot be is refused before anything is downloaded
+            folder = find_folder(name_or_folder)
+            model, processor = load_model(folder, dtype=dtype, device=device)
+            model.pack()
         return cls(model, processor, source_name(name_or_folder), calibration=Calibration.load(folder))
 
     @overload
