@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from open_florence.cli.options import (
+    BackendOption,
     DeviceOption,
     DTypeOption,
     LengthOption,
     ModelOption,
     NmsOption,
+    OverlapOption,
     PublishedOption,
     ThresholdOption,
+    TileOption,
     ViewsOption,
     generation_settings,
     load_predictor,
     parse_tasks,
     selection_settings,
+    with_tiles,
     with_views,
 )
 from open_florence.errors import OpenFlorenceError
@@ -56,10 +60,13 @@ def annotate(
     threshold: ThresholdOption = 0.0,
     nms: NmsOption = None,
     views: ViewsOption = 1,
+    tile: TileOption = None,
+    overlap: OverlapOption = 0.2,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what OUT holds and begin again.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write OUT/report/index.html at the end.")] = False,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Label a folder of images, safely: stopped or killed, the same command goes on where it was.
 
@@ -71,7 +78,7 @@ def annotate(
     asked = parse_tasks(tasks)
     selection = selection_settings(threshold, nms)
     paths = list_images(folder)
-    predictor = with_views(load_predictor(model, device, dtype), views)
+    predictor = with_tiles(with_views(load_predictor(model, device, dtype, backend), views), tile, overlap)
     with Progress() as progress:
         try:
             tally = annotate_images(

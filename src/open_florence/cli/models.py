@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from open_florence.cli.options import DeviceOption, DTypeOption, ModelOption, ViewsOption, load_predictor, with_views
+from open_florence.cli.options import (
+    BackendOption,
+    DeviceOption,
+    DTypeOption,
+    ModelOption,
+    ViewsOption,
+    load_predictor,
+    with_views,
+)
 from open_florence.errors import OpenFlorenceError
 
 if TYPE_CHECKING:
@@ -72,6 +80,7 @@ def evaluate(
     views: ViewsOption = 1,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Measure a model against data whose answers are known, and print the table."""
     from rich.console import Console
@@ -89,7 +98,7 @@ def evaluate(
         )
     from open_florence.evaluation import evaluate as measure
 
-    table = measure(with_views(load_predictor(model, device, dtype), views), data, limit=limit, tasks=wanted)
+    table = measure(with_views(load_predictor(model, device, dtype, backend), views), data, limit=limit, tasks=wanted)
     console = Console()
     console.width = console.width if console.is_terminal else 140
     console.print(table)

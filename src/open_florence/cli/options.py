@@ -25,6 +25,14 @@ class DType(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+    INT8 = "int8"
+
+
+class Backend(StrEnum):
+    """Engines that a checkpoint is computed with."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
 
 
 ModelOption = Annotated[
@@ -32,7 +40,12 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; the CPU unless given.")]
 DTypeOption = Annotated[
-    DType | None, typer.Option("--dtype", help="Number format of the weights; float32 unless given.")
+    DType | None,
+    typer.Option("--dtype", help="Number format of the weights, float32 unless given; int8 with OpenVINO."),
+]
+BackendOption = Annotated[
+    Backend | None,
+    typer.Option("--backend", help="torch, or openvino (CPU only); what the folder is made for unless given."),
 ]
 PublishedOption = Annotated[
     bool, typer.Option("--published", help="Decode as Microsoft's checkpoints do: 3 beams, no 3 tokens twice.")
@@ -74,6 +87,29 @@ def with_views(predictor: Predictor, views: int) -> Any:
     return predictor if views == 1 else ViewPredictor(predictor, views)
 
 
+TileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        help="Read larger images in overlapping tiles as well: their side in pixels, or auto, the model's own.",
+    ),
+]
+OverlapOption = Annotated[
+    float, typer.Option("--overlap", help="With --tile: how much of a side neighbouring tiles share, 0 to 1.")
+]
+
+
+def with_tiles(predictor: Any, tile: str | None, overlap: float) -> Any:
+    """The predictor, or one that reads large images in tiles too. Raises OpenFlorenceError for tiles that cannot be."""
+    from open_florence.inference.tiling import TilePredictor
+
+    if tile is None:
+        return predictor
+    if tile != "auto" and not tile.isdecimal():
+        raise OpenFlorenceError(f"--tile is a number of pixels or auto, not {tile!r}")
+    return TilePredictor(predictor, None if tile == "auto" else int(tile), overlap)
+
+
 def generation_settings(published: bool, max_new_tokens: int | None) -> GenerationConfig | None:
     """How answers are written; None is the predictor's own way."""
     from open_florence.generation import GenerationConfig
@@ -84,14 +120,14 @@ def generation_settings(published: bool, max_new_tokens: int | None) -> Generati
     return replace(settings, max_new_tokens=max_new_tokens or settings.max_new_tokens)
 
 
-def load_predictor(model: str, device: str | None, dtype: DType | None) -> Any:
+def load_predictor(model: str, device: str | None, dtype: DType | None, backend: Backend | None = None) -> Any:
     """The predictor of the options; an ONNX export's where the folder holds one and no weights.
 
     Raises OpenFlorenceError for a model that cannot be had.
     """
     from open_florence.edge.folder import is_export
 
-    if is_export(model):
+    if backend is None and is_export(model):
         from open_florence.edge import EdgePredictor
 
         if device not in (None, "cpu"):
@@ -99,7 +135,8 @@ def load_predictor(model: str, device: str | None, dtype: DType | None) -> Any:
         return EdgePredictor.from_folder(model, dtype=dtype.value if dtype else None)
     from open_florence.inference.predictor import Predictor
 
-    return Predictor.from_pretrained(model, dtype=dtype.value if dtype else None, device=device)
+    chosen = backend.value if backend else None
+    return Predictor.from_pretrained(model, dtype=dtype.value if dtype else None, device=device, backend=chosen)
 
 
 def parse_tasks(values: Sequence[str], query: str | None = None) -> list[tuple[str, Any]]:

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from open_florence.cli.options import (
+    BackendOption,
     DeviceOption,
     DTypeOption,
     LengthOption,
     ModelOption,
     NmsOption,
+    OverlapOption,
     PublishedOption,
     ThresholdOption,
+    TileOption,
     generation_settings,
     load_predictor,
     parse_tasks,
     selection_settings,
+    with_tiles,
 )
 from open_florence.errors import OpenFlorenceError
 
@@ -54,8 +58,11 @@ def predict(
     max_new_tokens: LengthOption = None,
     threshold: ThresholdOption = 0.0,
     nms: NmsOption = None,
+    tile: TileOption = None,
+    overlap: OverlapOption = 0.2,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Ask about images and print the answers.
 
@@ -73,7 +80,7 @@ def predict(
     paths = [path for given in images for path in list_images(given)]
     if draw is not None:
         _make_folder(draw)
-    predictor = load_predictor(model, device, dtype)
+    predictor = with_tiles(load_predictor(model, device, dtype, backend), tile, overlap)
     unreadable: list[str] = []
     samples: list[Sample] = []
     removed = []
