@@ -1,5 +1,6 @@
 """The durable run: killed at any moment, given broken files and failing models, over ten thousand images."""
 
+import itertools
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from open_florence.annotate import Tally, annotate
+from open_florence.annotate import SYNC_EVERY, Tally, annotate
 from open_florence.data import read
 from open_florence.errors import OpenFlorenceError
 from open_florence.generation import GenerationConfig
 from open_florence.images import image_id
+from open_florence.inference.batches import Answered
 from open_florence.schema import Annotation, Region
 
 TASKS = ["<OD>", "<CAPTION>"]
@@ -283,6 +285,64 @@ def test_memory_is_flat_over_ten_thousand_images(tmp_path: Path) -> None:
     assert peak < 4_000_000  # two batches
     assert resident[10_000] - resident[2_000] < 20_000_000  # the pixels have 98 MB
     assert len(set(paths(tmp_path / "out"))) == 10_000
+
+
+class Streaming(ColourReader):
+    """Answers a stream, and remembers how it was asked."""
+
+    def __init__(self, refused: int = 0, seconds: float = 0.0) -> None:
+        super().__init__(seconds)
+        self.refused, self.asked = refused, {}
+
+    def predict_many(self, requests: Iterable[tuple[Path, Any]], **settings: Any) -> Iterator[Answered]:
+        self.asked = settings
+        for index, (path, tasks) in enumerate(requests):
+            if index < self.refused:
+                yield Answered(index, reason="the question is too long", is_refused=True)
+                continue
+            with Image.open(path) as image:
+                answers = self.predict_batch([image], tasks)[0]
+                yield Answered(index, answers, (float(image.width), float(image.height)), image_id(path))
+
+
+def test_a_predictor_of_streams_is_asked_for_one(folder: Path, tmp_path: Path) -> None:
+    streaming = Streaming()
+    tally = annotate(folder, TASKS, tmp_path / "many", streaming, 4, workers=3)
+    assert tally == annotate(folder, TASKS, tmp_path / "batches", ColourReader(), 4)
+    assert streaming.asked == {"generation": None, "workers": 3, "max_images": 4, "with_id": True}
+    many, batches = ((tmp_path / name / "annotations.jsonl").read_bytes() for name in ("many", "batches"))
+    assert many == batches
+
+
+def test_a_question_refused_of_the_first_images_ends_a_stream(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(OpenFlorenceError, match="too long"):
+        annotate(folder, TASKS, tmp_path / "out", Streaming(refused=4), 4)
+    assert annotate(folder, TASKS, tmp_path / "out", Streaming(refused=3), 4) == Tally(10, 0, 7, 3)
+
+
+def test_slow_answers_are_written_every_second(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which every look takes 0.4 of `SYNC_EVERY`: not once for each image, nor all at the end."""
+    ticks = itertools.count()
+    monkeypatch.setattr("open_florence.annotate.time.monotonic", lambda: 0.4 * SYNC_EVERY * next(ticks))
+    seen: list[Tally] = []
+    annotate(folder, TASKS, tmp_path / "out", Streaming(refused=4), 100, on_progress=seen.append)
+    assert [tally.done + tally.failed for tally in seen] == [0, 5, 8, 10]
+
+
+def test_the_engine_annotates_as_predict_does(folder: Path, tmp_path: Path) -> None:
+    from open_florence.inference.predictor import Predictor  # here, so that the runs that are killed begin fast
+
+    predictor = Predictor.from_pretrained("tiny")
+    (folder / "img6.png").write_bytes(b"broken")
+    settings = GenerationConfig(max_new_tokens=12)
+    tally = annotate(folder, TASKS, tmp_path / "out", predictor, 3, workers=1, generation=settings)
+    assert (tally.done, tally.failed) == (9, 1)
+    for sample in read(tmp_path / "out"):
+        expected = predictor.predict(sample.path, TASKS, generation=settings)
+        assert sample.id == image_id(sample.path)
+        assert [(a.task, a.text, a.complete) for a in sample.annotations] == [
+            (a.task, a.text, a.complete) for a in expected
+        ]
 
 
 def _resident_bytes() -> int:
