@@ -31,7 +31,7 @@ from open_florence.errors import OpenFlorenceError
 from open_florence.images import ImageLike, image_id, name_of, open_reduced
 from open_florence.schema import Size
 
-DRAFT_ROOM = 1.5
+DRAFT_ROOM = 1.9
 """A JPEG's decoder may make it smaller as long as both sides stay this many times the side they are resized to."""
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from open_florence.inference.prepare_worker import serve; serve()"
