@@ -1,7 +1,6 @@
 """The four files of an ONNX export, opened with onnxruntime: NumPy arrays in, NumPy arrays out.
 
-The layout is that of onnx-community's Florence-2 checkpoints, which transformers.js reads as well. A file is opened
-when it is first needed.
+The layout is that of onnx-community's Florence-2 checkpoints, which transformers.js reads as well.
 
 Letters: I images, B questions, R rows being decoded, N visual tokens, L prompt tokens, S = N + L, T answer tokens,
 V vocabulary, H heads, D head width, d width of the model.
@@ -9,7 +8,9 @@ V vocabulary, H heads, D head width, d width of the model.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,10 +39,18 @@ class Part:
     def __init__(self, path: Path, threads: int | None = None) -> None:
         """`threads` is how many work on one step; all cores unless given."""
         self.path, self.threads = path, threads
+        self._lock = threading.Lock()
+        self._session: Any = None
 
-    @cached_property
+    @property
     def session(self) -> Any:
-        """Raises OpenFlorenceError without onnxruntime, and where it cannot open the file."""
+        """The opened file. Raises OpenFlorenceError without onnxruntime, and where it cannot open it."""
+        with self._lock:
+            if self._session is None:
+                self._session = self._open()
+            return self._session
+
+    def _open(self) -> Any:
         try:
             import onnxruntime
         except ImportError as error:
@@ -97,6 +106,16 @@ class Network:
         """`parts` in the order of `folder.PARTS`."""
         self.vision, self.embedding, self.encoder, self.decoder = parts
         self.text = text
+
+    def open_ahead(self) -> None:
+        """Begins to open all files but the first in a thread of its own, so that they are there when the image is."""
+
+        def open_all() -> None:
+            with suppress(OpenFlorenceError):  # told when the file is needed, where it is tried again
+                for part in (self.embedding, self.encoder, self.decoder):
+                    _ = part.session
+
+        threading.Thread(target=open_all, name="open ONNX files", daemon=True).start()
 
     def encode_image(self, pixels: Floats) -> Floats:
         """Normalised pixels (I, 3, height, width) -> image features (I, N, d)."""

@@ -77,6 +77,7 @@ class EdgePredictor:
             raise OpenFlorenceError(f"threads is at least 1, not {threads}")
         chosen, config = find_format(folder, dtype), read_config(folder)
         network = Network((Part(part_path(folder, name, chosen), threads) for name in PARTS), config.text)
+        network.open_ahead()
         calibration = Calibration.load(folder)
         return cls(network, Processor.from_folder(folder), config, folder.resolve().name, calibration=calibration)
 

@@ -35,10 +35,12 @@ def search(decoder: Decoder, questions: int, positions: int, config: GenerationC
     """Answers every question of a decoder that has read nothing yet.
 
     `positions` is the length of the decoder's table of positions, to which `max_new_tokens` is cut. Raises
-    OpenFlorenceError for sampling, and for a `location_window` without `locations`.
+    OpenFlorenceError for sampling, constrained answers, and a `location_window` without `locations`.
     """
     if config.do_sample:
         raise OpenFlorenceError("sampling needs PyTorch: an exported model answers greedily or with beams")
+    if config.constrained:
+        raise OpenFlorenceError("constrained answers need PyTorch: an exported model answers as it likes")
     if config.location_window and config.locations is None:
         raise OpenFlorenceError("a location_window needs locations: the first location id and the number of them")
     config = replace(config, max_new_tokens=min(config.max_new_tokens, positions))
