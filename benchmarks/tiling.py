@@ -63,9 +63,13 @@ def make_picture(seed: int) -> Picture:
     rng = random.Random(seed)
     background = Background(rng.choice(BACKGROUNDS), rng.choice(tuple(COLOURS)))
     taken: list[Box] = []
-    drafts = [_draft(rng, background.colour, LARGE, "large", taken) for _ in range(GIANTS)]
+    looks = {(name, background.colour) for name in SHAPES}  # nothing else looks like these
+    drafts: list[Draft] = []
+    for _ in range(GIANTS):
+        drafts.append(_draft(rng, looks, LARGE, "large", taken))
+        looks.add((drafts[-1].name, drafts[-1].colour))
     prints = [word for _ in range(LINES) for word in _line(rng, taken)]
-    drafts += [_draft(rng, background.colour, SMALL, "small", taken) for _ in range(OBJECTS)]
+    drafts += [_draft(rng, looks, SMALL, "small", taken) for _ in range(OBJECTS)]
     plan = Plan(background, tuple(drafts), tuple(prints), grey=False)
     layers, ids = settle(plan, SIDE, SIDE, min_visible=0.9)
     objects, described = [], []
@@ -97,12 +101,17 @@ def _free(rng: random.Random, width: float, height: float, taken: list[Box]) -> 
             return x, y
 
 
-def _draft(rng: random.Random, behind: str, radii: tuple[float, float], size: str, taken: list[Box]) -> Draft:
-    name = rng.choices(SHAPES, [(k + 1) ** -ZIPF for k in range(len(SHAPES))])[0]
+def _draft(
+    rng: random.Random, looks: set[tuple[str, str]], radii: tuple[float, float], size: str, taken: list[Box]
+) -> Draft:
+    """An object somewhere, whose shape and colour are none of `looks`."""
+    weights = [(k + 1) ** -ZIPF for k in range(len(SHAPES))]
+    name = colour = ""
+    while not name or (name, colour) in looks:
+        name, colour = rng.choices(SHAPES, weights)[0], rng.choice(tuple(COLOURS))
     p = pose(name, rng.uniform(*radii), rng)
     x, y = _free(rng, 2 * p.half_width + 6, 2 * p.half_height + 6, taken)
     x, y = x + p.half_width + 3, y + p.half_height + 3
-    colour = rng.choice([c for c in COLOURS if c != behind])
     return Draft(name, colour, TEXTURES[0], size, x, y, p.half_width, p.half_height, p.outline, p.vertices, p.hole)
 
 

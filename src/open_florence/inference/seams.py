@@ -82,7 +82,12 @@ def seen(region: Region, window: Window, size: Size) -> Seen:
 
 
 def join(pieces: Sequence[Seen], same: Callable[[Region, Region], bool]) -> tuple[list[Seen], list[Seen]]:
-    """(what pieces became where they belong together, the pieces that found no other); `same` compares names."""
+    """(what pieces became where they belong together, the pieces that found no other); `same` compares names.
+
+    A line of text that an edge cuts lengthwise shows half of each letter, and is joined to nothing.
+    """
+    sliced = [piece for piece in pieces if _is_sliced(piece)]
+    pieces = [piece for piece in pieces if not _is_sliced(piece)]
     group = list(range(len(pieces)))  # the piece that stands for the group of each
 
     def leader(number: int) -> int:
@@ -102,7 +107,7 @@ def join(pieces: Sequence[Seen], same: Callable[[Region, Region], bool]) -> tupl
     for number, piece in enumerate(pieces):
         members.setdefault(leader(number), []).append(piece)
     joined = [_joined(some) for some in members.values() if len(some) > 1]
-    return joined, [some[0] for some in members.values() if len(some) == 1]
+    return joined, [*sliced, *(some[0] for some in members.values() if len(some) == 1)]
 
 
 def stitch(first: str, second: str, shared: float) -> str:
@@ -169,6 +174,14 @@ def _collinear(a: Region, b: Region, axis: int) -> bool:
         and apart <= min(height_a, height_b) / 2
         and min(height_a, height_b) >= max(height_a, height_b) / 2
     )
+
+
+def _is_sliced(piece: Seen) -> bool:
+    """Whether a piece is a line of text that an edge cuts along the way it runs."""
+    if piece.region.kind != "quad":
+        return False
+    way = np.abs(_line(piece.region)[1])
+    return (piece.cut[1] or piece.cut[3]) if way[0] >= way[1] else (piece.cut[0] or piece.cut[2])
 
 
 def _line(region: Region) -> tuple[Array, Array, float]:

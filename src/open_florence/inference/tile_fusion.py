@@ -73,7 +73,7 @@ def merge_text(tiles: Sequence[Seen], whole: Sequence[Seen], windows: Sequence[W
         for part in kept
         if any(
             part.windows.isdisjoint(line.windows) and _area(line) > _area(part) and _share(part, [line]) >= HELD
-            for line in kept
+            for line in _near(part, kept)
         )
     ]
     words = [seen.region for seen in kept if all(seen is not part for part in parts)]
@@ -194,11 +194,7 @@ def _overlap(a: Seen, b: Seen) -> float:
 
 def _share(one: Seen, others: Sequence[Seen]) -> float:
     """How much of the area of a region others cover together, 0 to 1."""
-    near = [
-        other
-        for other in others
-        if (np.minimum(one.box[2:], other.box[2:]) > np.maximum(one.box[:2], other.box[:2])).all()
-    ]
+    near = _near(one, others)
     if not near:
         return 0.0
     if len(near) == 1 and one.region.kind == near[0].region.kind == "box":
@@ -210,6 +206,13 @@ def _share(one: Seen, others: Sequence[Seen]) -> float:
         for some in ([one], near)
     )
     return float(np.count_nonzero(own & theirs)) / max(float(np.count_nonzero(own)), 1.0)
+
+
+def _near(one: Seen, others: Sequence[Seen]) -> list[Seen]:
+    """Those whose boxes overlap a region's."""
+    boxes = np.array([other.box for other in others]).reshape(-1, 4)
+    meet = (np.minimum(one.box[2:], boxes[:, 2:]) > np.maximum(one.box[:2], boxes[:, :2])).all(axis=1)
+    return [others[k] for k in np.flatnonzero(meet)]
 
 
 def _outlines(one: Seen) -> list[Array]:
