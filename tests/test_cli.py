@@ -153,6 +153,18 @@ def test_predict_prints_a_table(photos: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("command", ["predict", "annotate"])
+def test_constrained_reaches_the_predictor(
+    command: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr(Fake, "_answer", lambda _, task, __, settings: given.append(settings) or Annotation(task))
+    out = ["--out", str(tmp_path / "out")] if command == "annotate" else []
+    assert run([command, str(photos), "--constrained", "--max-new-tokens", "9", *out]) == 0
+    assert {(settings.constrained, settings.max_new_tokens) for settings in given} == {(True, 9)}
+
+
+@pytest.mark.usefixtures("fake")
 def test_predict_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", str(photos), "--task", "od", "--format", "json"]) == 0
     listed = json.loads(capsys.readouterr().out)

@@ -120,7 +120,12 @@ def test_answered_questions_are_decoded_no_further(toy: Any, beams: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"), [({"do_sample": True}, "sampling"), ({"location_window": 3}, "needs locations")]
+    ("settings", "says"),
+    [
+        ({"do_sample": True}, "sampling"),
+        ({"constrained": True}, "PyTorch"),
+        ({"location_window": 3}, "needs locations"),
+    ],
 )
 def test_what_cannot_be(toy: Any, settings: dict[str, Any], says: str) -> None:
     with pytest.raises(OpenFlorenceError, match=says):

@@ -13,6 +13,7 @@ import typer
 
 from open_florence.cli.options import (
     BackendOption,
+    ConstrainedOption,
     DeviceOption,
     DTypeOption,
     LengthOption,
@@ -56,6 +57,7 @@ def annotate(
         typer.Option("--workers", "-w", min=0, help="Processes that open images; by the cores unless given."),
     ] = None,
     published: PublishedOption = False,
+    constrained: ConstrainedOption = False,
     max_new_tokens: LengthOption = None,
     threshold: ThresholdOption = 0.0,
     nms: NmsOption = None,
@@ -89,7 +91,7 @@ def annotate(
                 batch_size,
                 workers=_workers() if workers is None else workers,
                 checkpoint=os.path.abspath(model) if Path(model).is_dir() else model,
-                generation=generation_settings(published, max_new_tokens),
+                generation=generation_settings(published, max_new_tokens, constrained),
                 selection=selection,
                 restart=restart,
                 on_progress=progress,

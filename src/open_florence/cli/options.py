@@ -52,6 +52,11 @@ PublishedOption = Annotated[
 ]
 
 
+ConstrainedOption = Annotated[
+    bool, typer.Option("--constrained", help="Only tokens that the task's grammar allows: every answer can be read.")
+]
+
+
 LengthOption = Annotated[
     int | None,
     typer.Option("--max-new-tokens", min=2, help="Cut answers at so many tokens; what was cut is marked incomplete."),
@@ -110,14 +115,16 @@ def with_tiles(predictor: Any, tile: str | None, overlap: float) -> Any:
     return TilePredictor(predictor, None if tile == "auto" else int(tile), overlap)
 
 
-def generation_settings(published: bool, max_new_tokens: int | None) -> GenerationConfig | None:
+def generation_settings(
+    published: bool, max_new_tokens: int | None, constrained: bool = False
+) -> GenerationConfig | None:
     """How answers are written; None is the predictor's own way."""
     from open_florence.generation import GenerationConfig
 
-    if not published and max_new_tokens is None:
+    if not published and max_new_tokens is None and not constrained:
         return None
     settings = GenerationConfig.published() if published else GenerationConfig()
-    return replace(settings, max_new_tokens=max_new_tokens or settings.max_new_tokens)
+    return replace(settings, max_new_tokens=max_new_tokens or settings.max_new_tokens, constrained=constrained)
 
 
 def load_predictor(model: str, device: str | None, dtype: DType | None, backend: Backend | None = None) -> Any:

@@ -12,6 +12,7 @@ import typer
 
 from open_florence.cli.options import (
     BackendOption,
+    ConstrainedOption,
     DeviceOption,
     DTypeOption,
     LengthOption,
@@ -55,6 +56,7 @@ def predict(
         Path | None, typer.Option("--draw", help="A folder for the images with the answers drawn on them.")
     ] = None,
     published: PublishedOption = False,
+    constrained: ConstrainedOption = False,
     max_new_tokens: LengthOption = None,
     threshold: ThresholdOption = 0.0,
     nms: NmsOption = None,
@@ -90,7 +92,9 @@ def predict(
         except OpenFlorenceError as error:
             unreadable.append(str(error))
             continue
-        answers = predictor.predict(image, list(asked), generation=generation_settings(published, max_new_tokens))
+        answers = predictor.predict(
+            image, list(asked), generation=generation_settings(published, max_new_tokens, constrained)
+        )
         if selection is not None:
             answers, gone = selection.apply_all(answers)
             removed.append(gone)
