@@ -105,6 +105,15 @@ def test_attention_in_blocks_is_attention(queries, mask, monkeypatch):
         torch.testing.assert_close(attend(q, k, v, seen), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@torch.inference_mode()
+def test_attention_head_by_head_is_attention(masked):
+    torch.manual_seed(3)
+    q, k, v = torch.randn(3, 2, 300, 2, 16).transpose(2, 3).unbind(0)  # as they come from a layer: not contiguous
+    seen = torch.rand(2, 1, 1, 300) > 0.3 if masked else None
+    assert relative(attend(q, k, v, seen), F.scaled_dot_product_attention(q, k, v, seen)) < 1e-5
+
+
 def test_a_packed_model_is_not_saved(tmp_path):
     model, processor = load_model("tiny")
     model.pack()

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from open_florence.model.packed import product
+
 FEW = 8
 """Queries of a decoding step: a token for each of its beams, or the two tokens that every answer begins with."""
+MANY = 256
+"""Queries of a sequence so long that its heads are better taken one by one: the encoder's, image and question."""
 BLOCK = 2**22
 """Scores computed at a time on a CPU, which its cache holds."""
 
@@ -24,6 +28,8 @@ def attend(
     operations are faster, and in inference it is slow for the few queries of a decoding step and for bfloat16.
     """
     learning = query.requires_grad or key.requires_grad
+    if not (learning or causal) and query.dtype == torch.float32 and query.shape[2] >= MANY and not query.is_cuda:
+        return _head_by_head(query, key, value, mask)
     if query.device.type != "cpu" or not (learning or query.shape[2] <= FEW or query.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout, is_causal=causal)
     if causal:
@@ -35,6 +41,20 @@ def attend(
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = F.dropout(scores.softmax(-1), dropout) if dropout else scores.softmax(-1)
     return weights.to(value.dtype) @ value
+
+
+def _head_by_head(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """`attend` by two products a head: for long sequences, whose products are large enough to stand alone."""
+    b, h, t, d = query.shape
+    seen = query.new_empty(b, t, h, d)
+    hidden = None if mask is None else ~mask.expand(b, h, t, key.shape[2])
+    for row in range(b):
+        for head in range(h):
+            scores = product(query[row, head] * d**-0.5, key[row, head])  # (T, S)
+            if hidden is not None:
+                scores.masked_fill_(hidden[row, head], float("-inf"))
+            seen[row, :, head] = product(scores.softmax(-1), value[row, head].T)
+    return seen.transpose(1, 2)
 
 
 def _in_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

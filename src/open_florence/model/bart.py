@@ -82,8 +82,11 @@ class Encoder(nn.Module):
     def forward(self, embedded: Tensor, mask: Tensor) -> Tensor:
         """embedded (B, S, d); mask (B, S) bool, False where padded -> hidden (B, S, d)."""
         x = self.embedding(embedded, 0)
+        seen: Tensor | None = mask[:, None, None]
+        if x.device.type == "cpu" and bool(mask.all()):  # elsewhere, looking would wait for the device
+            seen = None
         for layer in self.layers:
-            x = layer(x, mask[:, None, None])
+            x = layer(x, seen)
         return x  # type: ignore[no-any-return]
 
 
@@ -156,8 +159,8 @@ class EncoderLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.d_model)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, S, d), mask (B, 1, 1, S) bool -> (B, S, d)."""
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, S, d), mask (B, 1, 1, S) bool or None where all is seen -> (B, S, d)."""
         x = self.self_attn_layer_norm(x + F.dropout(self.self_attn(x, mask), self.dropout, self.training))
         x = self.final_layer_norm(x + F.dropout(self.ffn(x), self.dropout, self.training))
         if x.dtype == torch.float16:  # half precision overflows here; BART clamps, so we do
@@ -217,8 +220,8 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, S, d), mask (B, 1, 1, S) bool -> (B, S, d)."""
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, S, d), mask (B, 1, 1, S) bool or None where all is seen -> (B, S, d)."""
         query, key, value = self._split(x).unbind(0)
         return self._merge(attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0))
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from open_florence.model.attention import attend
 from open_florence.model.config import VisionConfig
-from open_florence.model.packed import linear_gelu
+from open_florence.model.packed import PackedLinear, linear_gelu, packable
 
 
 class DaViT(nn.Module):
@@ -106,8 +106,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
-        x = self._with_attention(x + _depthwise(self.conv1, x))
-        x = x + _depthwise(self.conv2, x)
+        x = self._with_attention(_with_depthwise(self.conv1, x))
+        x = _with_depthwise(self.conv2, x)
         if not _in_strips(x):
             return x + self._drop(self.ffn(self.norm2(x)))
         for strip in _strips(x, 1):
@@ -115,13 +115,13 @@ class Block(nn.Module):
         return x
 
     def _with_attention(self, x: Tensor) -> Tensor:
-        if not _in_strips(x):
-            return x + self._drop(self.attn(self.norm1(x)))
-        if isinstance(self.attn, ChannelAttention):
+        if _in_strips(x) and isinstance(self.attn, WindowAttention):
+            for strip in _strips(x, self.attn.window):
+                strip += self.attn(self.norm1(strip))
+            return x
+        if _in_strips(x) and isinstance(self.attn, ChannelAttention) and self.attn.packed:
             return self.attn.add_to(x, self.norm1)
-        for strip in _strips(x, self.attn.window):  # type: ignore[arg-type]
-            strip += self.attn(self.norm1(strip))
-        return x
+        return x + self._drop(self.attn(self.norm1(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
         """Stochastic depth (arXiv 1603.09382): in training, leave the branch out for some images, whole."""
@@ -185,6 +185,8 @@ class ChannelAttention(nn.Module):
         self.groups = groups
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
+        self.packed: tuple[PackedLinear, PackedLinear] | None = None
+        """Queries and keys in one; the values' matrix transposed, without a bias. Made by `pack`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
@@ -197,21 +199,34 @@ class ChannelAttention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(b, h, w, c))  # type: ignore[no-any-return]
 
     def add_to(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """x + self(norm(x)) for x (B, H, W, C), written into x strip by strip, in two passes over each image."""
+        """x + self(norm(x)) for x (B, H, W, C), written into x strip by strip, in two passes over each image.
+
+        Once it is known what the channels read of each other, values, attention and projection are one matrix. Only
+        after `pack`.
+        """
+        assert self.packed is not None
+        exact = torch.promote_types(x.dtype, torch.float32)
         for image in x.chunk(len(x)):
             _, h, w, c = image.shape
-            exact = torch.promote_types(x.dtype, torch.float32)
-            scores, values = torch.zeros((), dtype=exact), []
+            scores = torch.zeros(self.groups, c // self.groups, c // self.groups, dtype=exact)  # (G, D, D)
             for strip in _strips(image, 1):
-                qkv = self.qkv(norm(strip)).view(-1, 3, self.groups, c // self.groups)
-                query, key, value = qkv.permute(1, 2, 0, 3).unbind(0)  # each (G, n, D)
-                scores = scores + (query.transpose(1, 2) @ key).to(exact)  # (G, D, D)
-                values.append(value)
-            weights = (scores * (h * w) ** -0.5).softmax(-1).to(x.dtype).transpose(1, 2)  # (G, D, D)
-            for strip, value in zip(_strips(image, 1), values, strict=True):
-                seen = value @ weights  # (G, n, D)
-                strip += self.proj(seen.transpose(0, 1).reshape(strip.shape))
+                query, key = self.packed[0](norm(strip)).view(-1, 2, self.groups, c // self.groups).unbind(1)
+                scores += (query.permute(1, 2, 0) @ key.transpose(0, 1)).to(exact)
+            weights = (scores * (h * w) ** -0.5).softmax(-1).to(x.dtype)
+            read = (self.proj.weight.view(c, self.groups, 1, -1) @ weights).view(c, c)
+            layer = PackedLinear(self.packed[1](read), torch.addmv(self.proj.bias, read, self.qkv.bias[2 * c :]))
+            for strip in _strips(image, 1):
+                strip += layer(norm(strip))
         return x
+
+    def pack(self) -> None:
+        """Lays out what `add_to` needs of the weights; the layers themselves stay, for it reads them too."""
+        c = self.proj.in_features
+        if packable(self.proj.weight):
+            self.packed = (
+                PackedLinear(self.qkv.weight[: 2 * c], self.qkv.bias[: 2 * c]),
+                PackedLinear(self.qkv.weight[2 * c :].T.contiguous(), None),
+            )
 
 
 STRIP = 1152
@@ -230,6 +245,7 @@ def _strips(x: Tensor, rows: int) -> Iterator[Tensor]:
         yield from torch.split(image, height, dim=1)
 
 
-def _depthwise(conv: nn.Module, x: Tensor) -> Tensor:
-    """A convolution over (B, H, W, C): the permuted view is PyTorch's channels-last format, so nothing is copied."""
-    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+def _with_depthwise(conv: nn.Module, x: Tensor) -> Tensor:
+    """x + a convolution of it, (B, H, W, C): the permuted view is PyTorch's channels-last format, nothing is copied."""
+    seen: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return seen.add_(x) if _in_strips(x) else x + seen
