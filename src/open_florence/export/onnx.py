@@ -41,23 +41,35 @@ EXAMPLE = {"batch_size": 2, "sequence_length": 5, SEEN: 7, "decoder_sequence_len
 """Lengths of the free axes while a graph is traced, 3 for the others: 0 and 1 would be taken for fixed."""
 
 
+DECODERS = ("decoder_model", "decoder_with_past_model")
+"""The first step and those that follow: what `decoder_model_merged` is made of."""
+
+
 def export_onnx(model: Florence, processor: Processor, folder: Path, dtypes: Sequence[str]) -> list[Parity]:
     """Writes all files into an empty folder, runs them, and says for each dtype how far they are from the model.
 
     `model` in float32 on the CPU, in evaluation mode; dtypes out of `precision.SUFFIXES`. Raises OSError.
     """
     (folder / "onnx").mkdir()
-    parts = {graph.name: trace(graph) for graph in graphs(model, processor.image_size)}
-    large: list[str] = []
-    for dtype in dtypes:
-        converted = {name: CONVERSIONS[dtype](part) for name, part in parts.items()}
-        for name, part in converted.items():
-            large += _write(part, folder / "onnx" / f"{name}{SUFFIXES[dtype]}.onnx")
-        merged = merge_decoders(converted["decoder_model"], converted["decoder_with_past_model"])
-        del converted
-        large += _write(merged, folder / "onnx" / f"decoder_model_merged{SUFFIXES[dtype]}.onnx")
+    large = _write_graphs(model, processor.image_size, folder / "onnx", dtypes)
     write_settings(model, processor, folder, large)
     return [compare(model, processor, folder, dtype) for dtype in dtypes]
+
+
+def _write_graphs(model: Florence, image_size: int, folder: Path, dtypes: Sequence[str]) -> list[str]:
+    """Writes every graph in every dtype; the names of files whose weights stand beside them."""
+    parts = {graph.name: trace(graph) for graph in graphs(model, image_size)}
+    large: list[str] = []
+    for dtype in dtypes:
+        decoders = {}
+        for name, part in parts.items():
+            converted = CONVERSIONS[dtype](part)
+            large += _write(converted, folder / f"{name}{SUFFIXES[dtype]}.onnx")
+            if name in DECODERS:
+                decoders[name] = converted
+        merged = merge_decoders(*(decoders[name] for name in DECODERS))
+        large += _write(merged, folder / f"decoder_model_merged{SUFFIXES[dtype]}.onnx")
+    return large
 
 
 def trace(graph: Graph) -> ModelProto:
