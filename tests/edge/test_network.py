@@ -29,5 +29,5 @@ def test_inputs_take_the_files_own_type_and_others_are_left_out(doubler: Part) -
 
 
 def test_a_file_without_the_output_is_named(doubler: Part) -> None:
-    with pytest.raises(OpenFlorenceError, match="doubler.* cannot be run"):
+    with pytest.raises(OpenFlorenceError, match=r"doubler\.onnx cannot be run"):
         doubler(["triple"], {"value": np.zeros(2, np.float32)})
