@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from open_florence.model.packed import product
+from open_florence.model.packed import being_recorded, product
 
 FEW = 8
 """Queries of a decoding step: a token for each of its beams, or the two tokens that every answer begins with."""
@@ -28,6 +28,8 @@ def attend(
     operations are faster, and in inference it is slow for the few queries of a decoding step and for bfloat16.
     """
     learning = query.requires_grad or key.requires_grad
+    if being_recorded():
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout, is_causal=causal)
     if not (learning or causal) and query.dtype == torch.float32 and query.shape[2] >= MANY and not query.is_cuda:
         return _head_by_head(query, key, value, mask)
     if query.device.type != "cpu" or not (learning or query.shape[2] <= FEW or query.dtype == torch.bfloat16):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from open_florence.model.attention import attend
 from open_florence.model.config import TextConfig
 from open_florence.model.kv_cache import KVCache
-from open_florence.model.packed import PackedLinear, linear_gelu, packable
+from open_florence.model.packed import PackedLinear, being_recorded, linear_gelu, packable
 from open_florence.model.slots import SlotCache
 
 POSITION_OFFSET = 2
@@ -83,7 +83,9 @@ class Encoder(nn.Module):
         """embedded (B, S, d); mask (B, S) bool, False where padded -> hidden (B, S, d)."""
         x = self.embedding(embedded, 0)
         seen: Tensor | None = mask[:, None, None]
-        if x.device.type == "cpu" and bool(mask.all()):  # elsewhere, looking would wait for the device
+        if (
+            x.device.type == "cpu" and not being_recorded() and bool(mask.all())
+        ):  # elsewhere, looking would wait for the device
             seen = None
         for layer in self.layers:
             x = layer(x, seen)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from open_florence.model.attention import attend
 from open_florence.model.config import VisionConfig
-from open_florence.model.packed import PackedLinear, linear_gelu, packable
+from open_florence.model.packed import PackedLinear, being_recorded, linear_gelu, packable
 
 
 class DaViT(nn.Module):
@@ -235,7 +235,7 @@ STRIP = 1152
 
 def _in_strips(x: Tensor) -> bool:
     """Whether x (B, H, W, C) is better worked on in strips, in place: on a CPU, where nothing is to be learnt."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled()
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not being_recorded()
 
 
 def _strips(x: Tensor, rows: int) -> Iterator[Tensor]:

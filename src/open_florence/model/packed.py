@@ -58,6 +58,11 @@ def packable(weight: Tensor) -> bool:
     return fits and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
+def being_recorded() -> bool:
+    """Whether the operations are written down for another engine, which shall have them plain and find its own ways."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a (M, K) times the transpose of b (N, K) -> (M, N), float32 on a CPU, where oneDNN beats MKL on AMD processors.
 
