@@ -60,7 +60,7 @@ def packable(weight: Tensor) -> bool:
 
 def being_recorded() -> bool:
     """Whether the operations are written down for another engine, which shall have them plain and find its own ways."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
