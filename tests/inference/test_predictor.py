@@ -359,7 +359,7 @@ def test_the_page_of_documentation_runs(
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     for block in blocks:
         exec(compile(block, "docs/predict.md", "exec"), names)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert names["annotation"].source == "open-florence-tiny"
     assert str(names["generation"].stopped) in capsys.readouterr().out
 
