@@ -134,6 +134,14 @@ def test_half_a_line_is_kept_with_less_score() -> None:
     assert (found.label, found.score) == ("WELC", 0.25)
 
 
+def test_so_is_a_line_that_goes_on_where_nobody_read_it_and_only_once() -> None:
+    first, second = quad(LEFT, 60, 20, 100, 30, "WELC"), quad(RIGHT, 80, 20, 180, 30, "LCOMEALLTO")
+    (found,) = merge_text([first, second], [], WINDOWS)
+    assert (found.label, found.score) == ("WELCOMEALLTO", 0.25)
+    low = [quad(window, 84, 92, 96, 97, "WE") for window in ((0, 0, 100, 98), (80, 0, 180, 98))]
+    assert len(merge_text(low, [], WINDOWS)) == 1, "an edge cuts it lengthwise, in two tiles"
+
+
 def test_places_are_averaged_by_score_and_by_how_fine_they_were_seen() -> None:
     tiles = [box(LEFT, 82, 20, 96, 40, score=0.6), box(RIGHT, 82.5, 23, 99, 43, score=0.3)]
     (found,) = merge_named(tiles, [], WINDOWS)

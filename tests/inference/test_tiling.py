@@ -244,8 +244,16 @@ def test_views_and_tiles_go_together() -> None:
     assert tiled.source == "open-florence-tiny/2-views/tiles-160-0.2"
 
 
-@pytest.mark.parametrize(("tile", "overlap", "at_a_time"), [(0, 0.2, 1), (10, 1.0, 1), (10, -0.1, 1), (10, 0.2, 0)])
-def test_tiles_that_cannot_be(tile: int, overlap: float, at_a_time: int) -> None:
+@pytest.mark.parametrize(
+    ("tile", "overlap", "at_a_time", "sentence"),
+    [
+        (0, 0.2, 1, "a tile is 1 pixel or more"),
+        (10, 1.0, 1, "from 0 to 1, not 10 with 1.0"),
+        (10, -0.1, 1, "not 10 with -0.1"),
+        (10, 0.2, 0, "one or more at a time, not 0"),
+    ],
+)
+def test_tiles_that_cannot_be(tile: int, overlap: float, at_a_time: int, sentence: str) -> None:
     perfect: Any = Perfect([])
-    with pytest.raises(OpenFlorenceError, match="a tile is 1 pixel or more"):
+    with pytest.raises(OpenFlorenceError, match=sentence):
         TilePredictor(perfect, tile, overlap, at_a_time)

@@ -115,7 +115,7 @@ def fuse(views: Sequence[Seen], same: Names) -> list[Seen]:
         left[number] = False
         members, taken = [first], first.windows
         overlaps = np.where(left, iou(boxes[number : number + 1], boxes)[0], 0.0)
-        near = np.flatnonzero(overlaps > 0)
+        near = np.flatnonzero(overlaps > 0).tolist()
         exact = {k: overlap(first.region, order[k].region) for k in near if same(first.region, order[k].region)}
         for k in sorted(exact, key=lambda k: -exact[k]):
             if exact[k] >= SAME and taken.isdisjoint(order[k].windows):
@@ -127,20 +127,22 @@ def fuse(views: Sequence[Seen], same: Names) -> list[Seen]:
 
 
 def _merge(tiles: Sequence[Seen], whole: Sequence[Seen], windows: Sequence[Window], same: Names) -> list[Seen]:
+    """One region for each thing. A piece that nobody saw go on is dropped, unless it can be read."""
+    everything = frozenset(window for one in whole for window in one.windows)
     clear = [one for one in tiles if not one.is_piece]
     joined, single = join([p for p in tiles if p.is_piece and not _is_held(p, clear, same)], same)
     fused = _one_name(fuse([*clear, *joined, *whole], same))
-    of_tiles = [one for one in fused if one.windows - _all(whole)]
-    of_whole = _left_over(of_tiles, [one for one in fused if not one.windows - _all(whole)], windows)
-    kept = [*of_whole]
-    for one in [*of_tiles, *single]:
-        if one.region.kind == "quad" and one.is_piece:  # a part of a line can be read
-            kept += [] if _is_held(one, [*of_tiles, *of_whole]) else [_scaled(one, DOUBT)]
-        elif one.is_piece:  # nobody saw how it goes on
-            continue
-        elif one.windows & _all(whole) or one.region.kind == "quad" or not _is_longer(one):
-            kept.append(one)
-        elif not _is_held(one, of_whole, None, COVERED):
+    of_tiles = [one for one in fused if one.windows - everything]
+    kept = _left_over(of_tiles, [one for one in fused if not one.windows - everything], windows)
+    confirmed = [
+        one for one in of_tiles if one.region.kind == "quad" or not _is_longer(one) or one.windows & everything
+    ]
+    doubtful = [one for one in of_tiles if one not in confirmed and not _is_held(one, kept, None, COVERED)]
+    kept += [one for one in confirmed if not one.is_piece]
+    kept += [_scaled(one, DOUBT) for one in doubtful if not one.is_piece]
+    lines = [one for one in [*of_tiles, *single] if one.is_piece and one.region.kind == "quad"]
+    for one in sorted(lines, key=_area, reverse=True):
+        if not _is_held(one, kept):
             kept.append(_scaled(one, DOUBT))
     return kept
 
@@ -162,7 +164,11 @@ def _one_name(views: Sequence[Seen]) -> list[Seen]:
     for one in sorted(views, key=lambda one: -one.weight):
         boxes = np.array([other.box for other in kept]).reshape(-1, 4)
         overlaps = iou(one.box[None], boxes)[0]  # (N,)
-        rivals = [kept[k] for k in np.flatnonzero(overlaps >= ONE_PLACE / 2) if one.windows.isdisjoint(kept[k].windows)]
+        rivals = [
+            kept[k]
+            for k in np.flatnonzero(overlaps >= ONE_PLACE / 2).tolist()
+            if one.windows.isdisjoint(kept[k].windows)
+        ]
         if all(one.region.kind != r.region.kind or overlap(one.region, r.region) < ONE_PLACE for r in rivals):
             kept.append(one)
     return kept
@@ -212,7 +218,7 @@ def _near(one: Seen, others: Sequence[Seen]) -> list[Seen]:
     """Those whose boxes overlap a region's."""
     boxes = np.array([other.box for other in others]).reshape(-1, 4)
     meet = (np.minimum(one.box[2:], boxes[:, 2:]) > np.maximum(one.box[:2], boxes[:, :2])).all(axis=1)
-    return [others[k] for k in np.flatnonzero(meet)]
+    return [others[k] for k in np.flatnonzero(meet).tolist()]
 
 
 def _outlines(one: Seen) -> list[Array]:
@@ -247,10 +253,6 @@ def _lies_in(one: Seen, window: Window) -> bool:
 
 def _area(one: Seen) -> float:
     return float(box_area(one.box)[0])
-
-
-def _all(views: Sequence[Seen]) -> frozenset[Window]:
-    return frozenset(window for one in views for window in one.windows)
 
 
 def _scaled(one: Seen, factor: float) -> Seen:

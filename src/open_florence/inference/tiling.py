@@ -97,12 +97,14 @@ class TilePredictor:
         """Tiles are squares of `tile` pixels, unless given as large as the model's input, so that no pixel is lost.
 
         Neighbours share `overlap` of a side at least; `at_a_time` tiles are cut out and read together, which bounds the
-        memory. Raises OpenFlorenceError for tiles of no pixels and an overlap that is not from 0 to 1.
+        memory. Raises OpenFlorenceError for tiles of no pixels, none at a time, and an overlap that is not from 0 to 1.
         """
         if tile is None:
             inner: Any = getattr(predictor, "predictor", predictor)  # of several views
             tile = int(inner.processor.image_size)
-        if tile < 1 or not 0 <= overlap < 1 or at_a_time < 1:
+        if at_a_time < 1:
+            raise OpenFlorenceError(f"tiles are read one or more at a time, not {at_a_time}")
+        if tile < 1 or not 0 <= overlap < 1:
             raise OpenFlorenceError(f"a tile is 1 pixel or more with an overlap from 0 to 1, not {tile} with {overlap}")
         self.predictor, self.tile, self.overlap, self.at_a_time = predictor, tile, overlap, at_a_time
         self.source = f"{predictor.source}/tiles-{tile}-{overlap:g}"
