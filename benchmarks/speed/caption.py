@@ -29,7 +29,7 @@ def compare(pair: Pair, report: Report, runs: int) -> None:
     steps = LENGTH - 2  # the first token and the last are known beforehand
     floor = parts.vision_seconds(machine) + parts.encoder_seconds(machine)
     floor += steps * parts.step_seconds(machine, pair.dtype)
-    report.add("a caption of 24 tokens", pair.dtype, times["ours"], times["theirs"], AIMS[pair.dtype], floor)
+    report.add(f"a caption of {LENGTH} tokens", pair.dtype, times["ours"], times["theirs"], AIMS[pair.dtype], floor)
 
 
 def main(

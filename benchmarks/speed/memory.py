@@ -5,7 +5,6 @@
 It is the most that a process ever held: Python, PyTorch and the reading of the checkpoint are in it.
 """
 
-import json
 import resource
 import subprocess
 import sys
@@ -25,8 +24,8 @@ LENGTH = 24
 SIDES = ("ours", "8 calls", "image shared")
 
 
-def answer(side: str, folder: Path, dtype: str, threads: int) -> None:
-    """Loads a side and asks it; prints the most bytes that this process has held."""
+def answer(side: str, folder: Path, dtype: str, threads: int) -> int:
+    """Loads a side and asks it; the most bytes that this process has held."""
     torch.set_num_threads(threads)
     (image,) = photo_files(folder, 1)
     if side == "ours":
@@ -37,7 +36,7 @@ def answer(side: str, folder: Path, dtype: str, threads: int) -> None:
             peer.answers([image], [task], exactly(LENGTH))
     else:
         Peer.load(folder, DTYPES[dtype]).shared_answers(image, EIGHT, exactly(LENGTH))
-    print(json.dumps(peak()))
+    return peak()
 
 
 def peak() -> int:
@@ -50,6 +49,25 @@ def peak() -> int:
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def started(side: str, options: list[str]) -> int:
+    """What `answer` says in a process of its own."""
+    command = [sys.executable, __file__, "--side", side, *options]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return int(told.splitlines()[-1])
+
+
+def compare(report: Report, dtype: str, options: list[str]) -> None:
+    """Two lines of the table."""
+    peaks = {side: started(side, options) for side in SIDES}
+    weights = cost(report.shape).parameters * DTYPES[dtype].itemsize
+    for side in SIDES[1:]:
+        ratio = peaks[side] / peaks["ours"]
+        figures = [f"{value / 2**20:,.0f}" for value in (peaks["ours"], peaks[side], weights)]
+        print(f"| 8 tasks, {side} | {dtype} | {figures[0]} | {figures[1]} | {ratio:.2f} | {figures[2]} |", flush=True)
+        told = {"ours_bytes": peaks["ours"], "transformers_bytes": peaks[side], "weights_bytes": weights}
+        report.keep({"workload": f"8 tasks, {side}", "dtype": dtype, **told, "ratio": ratio})
+
+
 def main(
     shape: str = "base",
     dtype: str = "both",
@@ -58,38 +76,21 @@ def main(
     out: Path | None = None,
     side: str = "",
 ) -> None:
-    """`side` is what one of the processes is started with: it prints its peak and is done."""
+    """`work` is a folder for the checkpoint, `out` a file that lines of JSON are added to.
+
+    `side` is what a process of this script's own is started with: it prints its peak and is done.
+    """
     folder = checkpoint(shape, work)
     if side:
-        answer(side, folder, dtype, threads)
+        print(answer(side, folder, dtype, threads))
         return
     report = Report("memory", shape, threads, out)
-    mib = 2**20
     print(
         "\n| workload | dtype | ours, MiB | transformers, MiB | ratio | weights, MiB |\n|---|---|---:|---:|---:|---:|"
     )
     for kind in dtypes(dtype):
-        options = [
-            "--shape",
-            shape,
-            "--dtype",
-            kind,
-            "--threads",
-            str(threads),
-            *(["--work", str(work)] if work else []),
-        ]
-        peaks = {}
-        for name in SIDES:
-            command = [sys.executable, __file__, "--side", name, *options]
-            told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            peaks[name] = int(told.splitlines()[-1])
-        weights = cost(shape).parameters * DTYPES[kind].itemsize
-        for name in SIDES[1:]:
-            ratio = peaks[name] / peaks["ours"]
-            figures = f"{peaks['ours'] / mib:,.0f} | {peaks[name] / mib:,.0f} | {ratio:.2f} | {weights / mib:,.0f}"
-            print(f"| 8 tasks, {name} | {kind} | {figures} |", flush=True)
-            told_bytes = {"ours_bytes": peaks["ours"], "transformers_bytes": peaks[name], "weights_bytes": weights}
-            report.keep({"workload": f"8 tasks, {name}", "dtype": kind, **told_bytes, "ratio": ratio})
+        options = ["--shape", shape, "--dtype", kind, "--threads", str(threads)]
+        compare(report, kind, options + (["--work", str(work)] if work else []))
 
 
 if __name__ == "__main__":

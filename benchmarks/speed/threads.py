@@ -67,7 +67,10 @@ def main(
     out: Path | None = None,
     alone: bool = False,
 ) -> None:
-    """`alone` is what one of the processes is started with: it prints its time and is done."""
+    """`work` is a folder for the checkpoint, `out` a file that lines of JSON are added to.
+
+    `alone` is what a process of this script's own is started with: it prints its time and is done.
+    """
     folder = checkpoint(shape, work)
     if alone:
         took = step(shape, folder, dtype, threads, runs)
