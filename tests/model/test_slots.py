@@ -1,5 +1,6 @@
 """Answers that begin and end at different times: each has the states it has when it is decoded alone."""
 
+import copy
 import random
 
 import pytest
@@ -36,11 +37,12 @@ def alone(model: Florence, memory: Memory, tokens: list[int]) -> torch.Tensor:
     return model.hidden(torch.tensor([tokens]), memory)[0]
 
 
+@pytest.mark.parametrize("is_fixed", [False, True])
 @torch.inference_mode()
-def test_answers_come_and_go_without_touching_each_other(model):
+def test_answers_come_and_go_without_touching_each_other(model, is_fixed):
     """A random schedule of admissions, steps and releases, with more tokens than room was made for at first."""
     dice = random.Random(1)
-    slots = model.new_slots(4)
+    slots = model.new_slots(4, is_fixed=is_fixed)
     running: list[tuple[Memory, list[int], list[torch.Tensor]]] = []
     checked = longest = 0
     for turn in range(400):
@@ -73,9 +75,10 @@ def test_answers_come_and_go_without_touching_each_other(model):
     assert longest > 70  # beyond what a slot had room for
 
 
+@pytest.mark.parametrize("is_fixed", [False, True])
 @torch.inference_mode()
-def test_beams_of_a_slot_share_its_memory_and_change_places(model):
-    slots = model.new_slots(3, beams=2)
+def test_beams_of_a_slot_share_its_memory_and_change_places(model, is_fixed):
+    slots = model.new_slots(3, beams=2, is_fixed=is_fixed)
     memories = [memory_of(5), memory_of(8)]
     for memory in memories:
         model.admit(memory, slots)
@@ -95,3 +98,20 @@ def test_beams_of_a_slot_share_its_memory_and_change_places(model):
     for row, state in enumerate(states):
         expected = alone(model, memories[1], [*said[2 + row], 7 + row])[-1]
         torch.testing.assert_close(state, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records a CUDA graph")
+@torch.inference_mode()
+def test_a_recorded_step_is_the_step(model):
+    fast = copy.deepcopy(model).to("cuda", torch.float32)
+    recorded, plain = fast.new_slots(3), fast.new_slots(3, is_fixed=False)
+    memory = Memory(torch.randn(2, 5, 16, device="cuda"), torch.ones(2, 5, dtype=torch.bool, device="cuda"))
+    for slots in (recorded, plain):
+        fast.admit(memory, slots)
+    for token in range(3, 59):
+        tokens = torch.tensor([token, 60 - token], device="cuda")
+        torch.testing.assert_close(fast.step(tokens, recorded), fast.step(tokens, plain), rtol=1e-4, atol=1e-4)
+        if token == 30:
+            for slots in (recorded, plain):
+                slots.release(0)
+                fast.admit(Memory(memory.hidden[:1], memory.mask[:1]), slots)

@@ -113,13 +113,13 @@ class Decoder(nn.Module):
             cache.advance(embedded.shape[1])
         return x  # type: ignore[no-any-return]
 
-    def step(self, embedded: Tensor, slots: SlotCache) -> Tensor:
-        """One token of every row in use, embedded (R, 1, d), each at its own position -> hidden (R, 1, d)."""
-        x = self.embedding.at(embedded, slots.begin_step())
+    def step(self, embedded: Tensor, positions: Tensor, slots: SlotCache) -> Tensor:
+        """One token of every row, embedded (R, 1, d), each at its own position (R,) long -> hidden (R, 1, d)."""
+        slots.begin_step(positions)
+        x = self.embedding.at(embedded, positions)
         mask = slots.memory_mask[:, None, None]
         for i, layer in enumerate(self.layers):
             x = layer(i, x, None, mask, slots)
-        slots.end_step()
         return x
 
     def read(self, memory: Tensor) -> list[Tensor]:

@@ -58,9 +58,9 @@ class Florence(nn.Module):
         """An empty cache for `decode`."""
         return KVCache()
 
-    def new_slots(self, slots: int, beams: int = 1) -> SlotCache:
+    def new_slots(self, slots: int, beams: int = 1, is_fixed: bool | None = None) -> SlotCache:
         """Room for `slots` answers at a time, each with `beams` rows, that begin and end as they like."""
-        return SlotCache(self.config.text, slots, beams, self.projector.temporal.dtype, self.device)
+        return SlotCache(self.config.text, slots, beams, self.projector.temporal.dtype, self.device, is_fixed)
 
     def admit(self, memory: Memory, slots: SlotCache) -> range:
         """Puts the questions of a memory (N rows) into slots that are free; returns which they are."""
@@ -68,7 +68,12 @@ class Florence(nn.Module):
 
     def step(self, tokens: Tensor, slots: SlotCache) -> Tensor:
         """One token of every row in use, tokens (R,) long -> the decoder's states (R, d), for `logits`."""
-        return self.language_model.decoder.step(self.language_model.embed(tokens[:, None]), slots)[:, 0]
+
+        def step(tokens: Tensor, positions: Tensor) -> Tensor:
+            embedded = self.language_model.embed(tokens[:, None])  # (R, 1, d)
+            return self.language_model.decoder.step(embedded, positions, slots)[:, 0]
+
+        return slots.step(tokens, step)
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Normalised pixels (I, 3, height, width) -> image features (I, 1 + N, d)."""
