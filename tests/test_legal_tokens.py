@@ -247,3 +247,12 @@ def test_which_questions_share_an_automaton(tiny: Tokenizer) -> None:
 def test_a_list_without_labels_leaves_nothing_to_say(query: str, tiny: Tokenizer) -> None:
     found = automaton(TASKS[NAMED], query, tiny, len(tiny))
     assert np.flatnonzero(found.allowed(found.start).mask).tolist() == [tiny.eos]
+
+
+def test_few_masks_are_kept(known: Tokenizer) -> None:
+    """Answers may be written for ever, in any script."""
+    found = automaton_of("<OD>", known)
+    halves = [id_ for id_, said in known.word_bytes.items() if said[0] >= 0x80]
+    masks = {id(found.allowed(found.advance(found.start, id_))) for id_ in halves}
+    assert len(halves) > 60
+    assert len(masks) <= 3  # visible, half a character, or a blank

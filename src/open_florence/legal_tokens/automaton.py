@@ -72,12 +72,16 @@ class Automaton(ABC):
     def choices(self, state: State) -> Iterable[Choice]:
         """What may come next, the limit left aside."""
 
+    def alike(self, state: State) -> State:
+        """A state with the same choices, one for many, so that the masks that are kept stay few."""
+        return state
+
     def allowed(self, state: State, left: int = UNLIMITED) -> Allowed:
         """What may come next where at most `left` more tokens are written, the end token among them.
 
         At least one token is, if every token so far was allowed with the number that was left then.
         """
-        key = state, min(left, self.slack)
+        key = self.alike(state), min(left, self.slack)
         if (found := self._known.get(key)) is None:
             found = self._known[key] = self._allowed(*key)
         return found

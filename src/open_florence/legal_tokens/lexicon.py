@@ -24,6 +24,8 @@ the beginning of a character as long as nothing is visible, of markup (its digit
 
 NO_WORDS: Words = (False, b"")
 VISIBLE: Words = (True, b"")
+HALF: Words = (False, b"\xe3")
+"""Half a character, which may become a visible one or a blank."""
 
 _MARKUP = re.compile(rb"<loc_[0-9]{1,6}>|<s>|</s>|<pad>|<sep>|<poly>|</poly>")
 """What `tasks.grammar` reads as a token wherever it stands."""

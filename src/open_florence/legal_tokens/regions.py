@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from open_florence.legal_tokens.automaton import AXES, Automaton, Choice, State
-from open_florence.legal_tokens.lexicon import NO_WORDS, Lexicon, is_label
+from open_florence.legal_tokens.lexicon import HALF, NO_WORDS, Lexicon, is_label
 from open_florence.legal_tokens.listed import Listed
 from open_florence.schema import Kind
 from open_florence.tasks.regions import POINTS
@@ -55,6 +55,13 @@ class RegionAutomaton(Automaton):
             return None if words is None else ("label", form, words)
         place = self.listed.advance(said, token) if where == "label" else self.listed.begin(token)
         return ("label", form, place) if place else None
+
+    def alike(self, state: Any) -> State:
+        """See `Automaton`: which half of a character a label begins with makes no difference."""
+        where, form, said = state
+        if where == "label" and self.listed is None and said[1] and not said[0]:
+            return where, form, HALF
+        return state  # type: ignore[no-any-return]
 
     def choices(self, state: Any) -> Iterator[Choice]:
         """See `Automaton`."""
