@@ -67,12 +67,9 @@ def make_requests(images: list[str]) -> list[Request]:
 def ours(pair: Pair, requests: list[Request]) -> None:
     """As its users ask many questions."""
     asked = [(request.image, request.asks) for request in requests]
-    settings = GenerationConfig(max_new_tokens=LIMIT)
-    if hasattr(pair.ours, "predict_many"):
-        for _ in pair.ours.predict_many(asked, generation=settings):
-            pass
-    else:
-        pair.ours.predict_each(asked, generation=settings)
+    for answered in pair.ours.predict_many(asked, generation=GenerationConfig(max_new_tokens=LIMIT)):
+        if answered.reason:
+            raise ValueError(answered.reason)
 
 
 def theirs(pair: Pair, requests: list[Request], batch: int) -> int:

@@ -23,7 +23,7 @@ BEAMS = {"do_sample": False, "num_beams": 3, "no_repeat_ngram_size": 3, "early_s
 class Peer:
     """Its model and its processor. Reading annotations out of texts, which ours does as well, is spared it."""
 
-    model: transformers.Florence2ForConditionalGeneration
+    model: Any
     processor: Any
 
     @classmethod
