@@ -1,7 +1,7 @@
 """A checkpoint of a published shape with random weights, for measuring: no download, any seed, any machine.
 
 Its answers are noise, but how long they are is not left to chance. Location tokens in the question say it: the mean
-bin of "<loc_500>" and the like, divided by 25, is about the number of tokens of the answer, and a question without one
+bin of "<loc_500>" and the like, divided by 20, is about the number of tokens of the answer, and a question without one
 is answered at once. So two programs can be given the same answers of varied lengths. A script that wants all answers
 equally long forbids the end token instead.
 

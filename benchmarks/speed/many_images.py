@@ -55,7 +55,7 @@ def make_requests(images: list[str]) -> list[Request]:
         asks: list[Ask] = []
         sentences = []
         for task, (least, most) in LENGTHS.items():
-            middle = 25 * draw.uniform(least, most)
+            middle = 20 * draw.uniform(least, most)
             bins = (middle + np.array([-50, -50, 50, 50])).clip(0, 999).astype(int)
             box = "".join(f"<loc_{bin_}>" for bin_ in bins)
             asks.append((task, box) if task else f"What happens in {box}?")
