@@ -66,14 +66,19 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("export")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "model"
     tokenizer = Tokenizer.train(["a red square on a green field"] * 3, vocab_size=270)
     processor = Processor(tokenizer, image_size=IMAGE_SIZE, image_seq_length=CELLS)
-    save_model(random_model(len(tokenizer), tied=False), processor, folder / "model", "microsoft")
-    said = io.StringIO()
+    save_model(random_model(len(tokenizer), tied=False), processor, folder, "microsoft")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Path) -> Exported:
+    folder, said = checkpoint.parent / "new" / "onnx", io.StringIO()
     dtypes = [word for dtype in ("float32", "float16", "int8") for word in ("--dtype", dtype)]
     with contextlib.redirect_stdout(said):
-        assert run(["export", str(folder / "model"), str(folder / "new" / "onnx"), *dtypes]) == 0
-    model, again = load_model(folder / "model")
-    return Exported(model, again, folder / "new" / "onnx", said.getvalue())
+        assert run(["export", str(checkpoint), str(folder), *dtypes]) == 0
+    model, processor = load_model(checkpoint)
+    return Exported(model, processor, folder, said.getvalue())

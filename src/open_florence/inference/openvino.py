@@ -18,7 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from open_florence.errors import OpenFlorenceError
-from open_florence.inference.openvino_graphs import GRAPHS, compress, convert, need_openvino
+from open_florence.inference.openvino_graphs import (
+    GRAPHS,
+    compress,
+    convert,
+    keep_memory_in_bfloat16,
+    need_openvino,
+)
 from open_florence.inference.pretrained import WEIGHTS, load_model
 from open_florence.model.checkpoint import CheckpointError, read_config
 from open_florence.model.config import FlorenceConfig
@@ -57,6 +63,7 @@ class OpenVinoFlorence:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # other processes may want the same core
         }
+        graphs = keep_memory_in_bfloat16(graphs) if bfloat16 else graphs
         core = openvino.Core()
         self._graphs = {name: _Graph(core.compile_model(graphs[name], "CPU", settings)) for name in GRAPHS}
         self._some_rows: dict[range, Tensor] = {}

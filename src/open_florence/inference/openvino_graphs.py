@@ -4,7 +4,7 @@
 |---|---|---|
 | vision | pixels (1, 3, side, side) | image features (1, 1 + N, d) |
 | encoder | features (B, 1 + N, d), ids (B, L), mask (B, S) | hidden (B, S, d) |
-| memory | hidden (B, S, d) | per decoder layer, keys and values (B, H, S, D) each |
+| memory | hidden (B, S, d) | per decoder layer, keys (B, H, D, S) and values (B, H, S, D) |
 | decoder | ids (R, T), rows (R,), mask (B, S), what `memory` gave | states (R, T, d) |
 | head | states (R, T, d) | logits (R, T, V) |
 
@@ -21,7 +21,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -52,7 +52,8 @@ def convert(model: Florence, image_size: int) -> dict[str, Any]:
     visual, length = 4, 3  # any numbers: the graphs take all
     ids, mask = torch.full((2, length), text.pad), torch.ones(2, visual + length, dtype=torch.bool)
     hidden = torch.zeros(2, visual + length, width)
-    cross = [torch.zeros(2, heads, visual + length, width // heads) for _ in crosses]
+    value = torch.zeros(2, heads, visual + length, width // heads)
+    cross = [value.transpose(2, 3), value] * layers
     own = [torch.zeros(4, heads, 5, width // heads) for _ in crosses]
     said = torch.full((4, 2), text.pad)
     decoder = _traced(
@@ -158,7 +159,7 @@ class _Encoder(nn.Module):
 
 
 class _Memory(nn.Module):
-    """What the decoder's layers read of the encoder's answer, made once a question."""
+    """What the decoder's layers read of the encoder's answer, made once a question: keys lie as they are multiplied."""
 
     def __init__(self, model: Florence) -> None:
         super().__init__()
@@ -169,7 +170,8 @@ class _Memory(nn.Module):
         made: list[Tensor] = []
         for layer in self.layers:
             assert isinstance(layer, CrossAttention)
-            made += [_heads(part, layer.heads) for part in layer.kv(hidden).chunk(2, dim=-1)]
+            key, value = (_heads(part, layer.heads) for part in layer.kv(hidden).chunk(2, dim=-1))
+            made += [key.transpose(2, 3), value]
         return tuple(made)
 
 
@@ -182,8 +184,8 @@ class _Decoder(nn.Module):
         self.decoder: Any = model.language_model.decoder
 
     def forward(self, ids: Tensor, mask: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        """ids (R, T), mask (B, S), `given` the cross keys and values (B, H, S, D) of each layer, then its own
-        (R, H, P, D) -> states (R, T, d) and its own (R, H, P + T, D)."""
+        """ids (R, T), mask (B, S), `given` each layer's keys and values of the memory, then its own (R, H, P, D)
+        -> states (R, T, d) and its own (R, H, P + T, D)."""
         cross, own = given[: len(given) // 2], given[len(given) // 2 :]
         past, length = own[0].shape[2], ids.shape[1]
         positions = torch.arange(length) + past  # (T,)
@@ -223,7 +225,8 @@ def _reading_memory(attention: CrossAttention, x: Tensor, cross: Sequence[Tensor
     rows, length, width = x.shape
     key, value = cross
     query = attention.q(x).reshape(key.shape[0], -1, attention.heads, width // attention.heads).transpose(1, 2)
-    seen = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
+    scores = (query * (width // attention.heads) ** -0.5) @ key  # (B, H, R / B * T, S)
+    seen = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(-1) @ value
     return attention.out(_merged(seen).reshape(rows, length, width))  # type: ignore[no-any-return]
 
 
@@ -315,3 +318,18 @@ def compress(graphs: dict[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it draws a bar for every graph
         warnings.simplefilter("ignore")
         return {name: nncf.compress_weights(graph.clone()) for name, graph in graphs.items()}
+
+
+def keep_memory_in_bfloat16(graphs: Mapping[str, Any]) -> dict[str, Any]:
+    """The graphs for a processor that computes in bfloat16: what `memory` gives and `decoder` reads is kept in it.
+
+    As float32 it would be converted anew for every token.
+    """
+    openvino = need_openvino()
+    from openvino.preprocess import PrePostProcessor
+
+    memory, decoder = (PrePostProcessor(graphs[name].clone()) for name in ("memory", "decoder"))
+    for port in graphs["memory"].outputs:
+        memory.output(port.any_name).tensor().set_element_type(openvino.Type.bf16)
+        decoder.input(port.any_name).tensor().set_element_type(openvino.Type.bf16)
+    return {**graphs, "memory": memory.build(), "decoder": decoder.build()}
