@@ -10,6 +10,7 @@ encoder, to see whether that is worth its minutes.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -113,7 +114,7 @@ def main(
     spent = cost(shape)
     for workload, (tasks, length) in WORKLOADS.items():
         ours(predictor, files[: 2 * max_images], tasks, length, workers)  # kernels are chosen, steps recorded
-        ours_rate = images / timed(place, lambda: ours(predictor, files, tasks, length, workers))
+        ours_rate = images / timed(place, partial(ours, predictor, files, tasks, length, workers))
         peer_rate, size = best_of_theirs(peer, pixels, tasks, length)
         work_each = spent.vision + len(tasks) * (spent.encoder + length * spent.step)
         share = ours_rate * work_each / rate

@@ -44,6 +44,7 @@ class SlotCache:
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}  # by T: graph, tokens, states
         self.lengths = [0] * slots
         """Tokens that the rows of each slot hold; only those of slots in use mean something."""
+        self._spans = [0] * slots  # the length of each slot's memory
         self._layers, self._heads = config.decoder_layers, config.decoder_heads
         self._width = config.d_model // config.decoder_heads
         self._like = {"dtype": dtype, "device": device}
@@ -62,16 +63,7 @@ class SlotCache:
         """
         count, length = mask.shape
         if length > self._seen.shape[1]:
-            if self.is_fixed:
-                length = -(-length // STEP) * STEP
-                self._recorded.clear()
-            grown = self._room(self.slots, length)
-            grown[:, :, : self.active, :, : self._seen.shape[1]] = self._cross[:, :, : self.active]
-            self._cross = grown
-            seen = self._seen.new_zeros(self.slots, length)
-            seen[: self.active, : self._seen.shape[1]] = self._seen[: self.active]
-            self._seen = seen
-        length = mask.shape[1]
+            self._widen(-(-length // STEP) * STEP)
         taken = range(self.active, self.active + count)
         place = slice(taken.start, taken.stop)
         for layer, new in enumerate(cross):
@@ -80,6 +72,7 @@ class SlotCache:
         self._seen[place] = False
         self._seen[place, :length] = mask
         self.lengths[place] = [0] * count
+        self._spans[place] = [length] * count
         self.active = taken.stop
         return taken
 
@@ -93,7 +86,7 @@ class SlotCache:
         length, beams = self.lengths[last], self.beams
         to, since = slice(slot * beams, (slot + 1) * beams), slice(last * beams, (last + 1) * beams)
         self._own[:, :, to, :, :length] = self._own[:, :, since, :, :length]
-        self.lengths[slot] = length
+        self.lengths[slot], self._spans[slot] = length, self._spans[last]
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row rows[i] was; rows (R,) long, each of the slot that row i belongs to."""
@@ -165,16 +158,30 @@ class SlotCache:
 
     def memory(self, layer: int) -> Tensor:
         """Keys and values of the memories (2, Q, H, S, D)."""
-        return self._cross[layer, :, : self._used]
+        return self._cross[layer, :, : self._used, :, : self._span]
 
     @property
     def memory_mask(self) -> Tensor:
         """(Q, S) bool: False where a memory is padded or ended before."""
-        return self._seen[: self._used]
+        return self._seen[: self._used, : self._span]
 
     @property
     def _used(self) -> int:
         return self.slots if self.is_fixed else self.active
+
+    @property
+    def _span(self) -> int:
+        """S: the longest memory in use; where shapes are fixed, all there is room for."""
+        return self._seen.shape[1] if self.is_fixed else max(self._spans[: self.active], default=0)
+
+    def _widen(self, length: int) -> None:
+        """Makes room for memories of that length."""
+        held = self._seen.shape[1]
+        cross, seen = self._room(self.slots, length), self._seen.new_zeros(self.slots, length)
+        cross[:, :, : self.active, :, :held] = self._cross[:, :, : self.active]
+        seen[: self.active, :held] = self._seen[: self.active]
+        self._cross, self._seen = cross, seen
+        self._recorded.clear()
 
     def _room(self, rows: int, length: int) -> Tensor:
         return torch.zeros(self._layers, 2, rows, self._heads, length, self._width, **self._like)  # type: ignore[call-overload, no-any-return]
