@@ -69,6 +69,7 @@ def test_two_sides_of_one_thing_are_joined() -> None:
     [
         box(RIGHT, 80, 20, 140, 60, label="b"),  # another name
         box(RIGHT, 80, 61, 140, 95),  # another height
+        box(RIGHT, 80, 55, 140, 95),  # nearly
         box(RIGHT, 90, 20, 140, 60),  # begins in the strip: the left tile would show it as a thing of its own
         box(RIGHT, 80, 20, 84, 60),  # ends in the strip
         box(LEFT, 80, 20, 100, 60),  # of the same window
@@ -108,6 +109,13 @@ def test_a_line_that_falls_is_joined_along_itself() -> None:
     (one,), _ = join([right, left], any_name)
     assert one.region.label == "ABCDEFGHIJKLMN"
     assert one.region.parts == (((20, 20), (160, 27), (160, 37), (20, 30)),)
+
+
+def test_a_part_of_a_line_that_two_tiles_show_is_read_once() -> None:
+    above, below = quad(RIGHT, 80, 20, 160, 30, "GHIJ"), quad((80, 0, 180, 90), 81.5, 20, 159, 30, "GHIX")
+    (one,), _ = join([quad(LEFT, 20, 20, 100, 30, "ABCDEFGH"), above, below], any_name)
+    assert one.region.label == "ABCDEFGHIJ"
+    assert corners(one) == [20, 20, 160, 30]
 
 
 @pytest.mark.parametrize("other", [quad(RIGHT, 80, 32, 160, 42, "GHIJ"), quad(RIGHT, 80, 20, 160, 44, "GHIJ")])
@@ -162,6 +170,11 @@ def test_a_tile_knows_better_what_a_thing_is_called_and_what_is_not_there() -> N
     first, second = merge_named([box(LEFT, 20, 20, 50, 50)], of_whole, WINDOWS)
     assert (first.label, first.score) == ("a", 0.5)
     assert (second.label, second.score) == ("c", pytest.approx(0.9 / 3**0.5)), "as few pixels as the whole image had"
+
+
+def test_the_whole_image_adds_nothing_where_tiles_saw_something_nearby() -> None:
+    (found,) = merge_named([box(LEFT, 20, 20, 50, 50)], [box(WHOLE, 10, 16, 48, 52, label="b")], WINDOWS)
+    assert found.label == "a"
 
 
 def test_of_two_names_that_two_tiles_give_the_surer_stays() -> None:

@@ -228,13 +228,9 @@ def _outlines(one: Seen) -> list[Array]:
 
 
 def _is_held(one: Seen, others: Sequence[Seen], same: Names | None = None, least: float = HELD) -> bool:
-    """Whether one of the others, at least as large and, with `same`, of its name, covers so much of a region."""
-    return any(
-        (same is None or same(one.region, other.region))
-        and _area(other) >= _area(one)
-        and _share(one, [other]) >= least
-        for other in others
-    )
+    """Whether one of the others, with `same` of its name, covers so much of a region."""
+    near = (other for other in _near(one, others) if same is None or same(one.region, other.region))
+    return any(_share(one, [other]) >= least for other in near)
 
 
 def _is_longer(one: Seen) -> bool:
