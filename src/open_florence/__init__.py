@@ -18,9 +18,14 @@ What needs torch is imported when it is first used, so that importing the packag
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from open_florence.schema import Annotation, Region, Sample
+
+# Threads that spin while they wait make a small model 50 times slower on a computer that is doing something else as
+# well. Read when PyTorch is loaded, which has to be later.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from open_florence.data import read, write

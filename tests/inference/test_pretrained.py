@@ -17,7 +17,7 @@ from open_florence.errors import OpenFlorenceError
 from open_florence.inference import pretrained
 from open_florence.inference.calibration import Calibration, Curve
 from open_florence.inference.predictor import Predictor
-from open_florence.inference.pretrained import load_model, save_model
+from open_florence.inference.pretrained import format_and_place, load_model, save_model
 from open_florence.model.checkpoint import read_weights, write_weights
 from open_florence.model.config import PRESETS
 from open_florence.model.florence import Florence
@@ -218,13 +218,19 @@ def test_a_tokenizer_of_another_model(saved, tmp_path):
     [
         ({"dtype": "float16"}, "many times slower"),
         ({"dtype": torch.float16}, "bfloat16 or float32"),
-        ({"dtype": "int8"}, "one of float32, bfloat16, float16"),
+        ({"dtype": "int8"}, "one of auto, float32, bfloat16, float16"),
         ({"device": "nowhere"}, "no device nowhere"),
     ],
 )
 def test_settings_that_cannot_be(saved, settings, sentence):
     with pytest.raises(OpenFlorenceError, match=sentence):
         load_model(saved[2], **settings)
+
+
+@pytest.mark.parametrize(("able", "given"), [({"avx512_bf16": True}, torch.bfloat16), ({}, torch.float32)])
+def test_the_fastest_format_is_the_processors(monkeypatch, able, given):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert format_and_place("auto", None) == (given, torch.device("cpu"))
 
 
 def test_saving_where_or_how_it_cannot_be(saved, tmp_path):

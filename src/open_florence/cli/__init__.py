@@ -83,9 +83,6 @@ USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 
 def main() -> None:
     """The console entry point."""
-    # Threads that spin while they wait make a small model 50 times slower on a computer that is doing something else
-    # as well. Read when torch is loaded, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -26,6 +26,7 @@ class DType(StrEnum):
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
     INT8 = "int8"
+    AUTO = "auto"
 
 
 class Backend(StrEnum):
@@ -41,7 +42,10 @@ ModelOption = Annotated[
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; the CPU unless given.")]
 DTypeOption = Annotated[
     DType | None,
-    typer.Option("--dtype", help="Number format of the weights, float32 unless given; int8 with OpenVINO."),
+    typer.Option(
+        "--dtype",
+        help="Number format, float32 unless given; auto: bfloat16 where the device has it; int8 with OpenVINO.",
+    ),
 ]
 BackendOption = Annotated[
     Backend | None,
@@ -139,7 +143,7 @@ def load_predictor(model: str, device: str | None, dtype: DType | None, backend:
 
         if device not in (None, "cpu"):
             raise OpenFlorenceError(f"an ONNX export runs on the CPU, not on {device}")
-        return EdgePredictor.from_folder(model, dtype=dtype.value if dtype else None)
+        return EdgePredictor.from_folder(model, dtype=dtype.value if dtype and dtype is not DType.AUTO else None)
     from open_florence.inference.predictor import Predictor
 
     chosen = backend.value if backend else None

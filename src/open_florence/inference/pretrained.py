@@ -55,8 +55,9 @@ def load_model(
 
     `name_or_folder` is "tiny" (ships with the package), a folder in either published layout, a folder with a PEFT LoRA
     adapter (merged into the model it names), or the hub name of either. `dtype` is float32 unless given, whatever the
-    file's; `device` the CPU unless given. Raises OpenFlorenceError for a name that leads nowhere, no network, a folder
-    without a model, float16 on a CPU, an absent device.
+    file's; "auto" is bfloat16 where the device computes in it. `device` is the CPU unless given. Raises
+    OpenFlorenceError for a name that leads nowhere, no network, a folder without a model, float16 on a CPU, an absent
+    device.
     """
     kind, place = format_and_place(dtype, device)
     folder = find_folder(name_or_folder)
@@ -204,11 +205,22 @@ def _download(name: str) -> Path:
 def format_and_place(
     dtype: torch.dtype | str | None, device: torch.device | str | None
 ) -> tuple[torch.dtype, torch.device]:
-    """What is asked for, float32 and the CPU unless given; raises OpenFlorenceError for what cannot be had."""
-    kind, place = _dtype(dtype), _device(device)
+    """What is asked for, float32 and the CPU unless given; raises OpenFlorenceError for what cannot be had.
+
+    "auto" is bfloat16 where the device computes in it, and float32 elsewhere.
+    """
+    place = _device(device)
+    kind = _fastest(place) if dtype == "auto" else _dtype(dtype)
     if kind == torch.float16 and place.type == "cpu":
         raise OpenFlorenceError("float16 is many times slower than float32 on a CPU: ask for bfloat16 or float32")
     return kind, place
+
+
+def _fastest(place: torch.device) -> torch.dtype:
+    if place.type == "cpu":
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return torch.bfloat16 if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
+    return torch.bfloat16 if place.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
@@ -216,7 +228,7 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
         return torch.float32
     found = DTYPES.get(str(dtype).removeprefix("torch."))
     if found is None:
-        raise OpenFlorenceError(f"a model's dtype is one of {', '.join(DTYPES)}, not {dtype}")
+        raise OpenFlorenceError(f"a model's dtype is one of auto, {', '.join(DTYPES)}, not {dtype}")
     return found
 
 
