@@ -72,6 +72,8 @@ WITHOUT_TORCH = {
 }
 ONLY_IN = {
     "cv2": {"scenes", "specialists"},
+    "openvino": {"inference"},
+    "nncf": {"inference"},
     "lance": {"data"},
     "transformers": {"specialists"},
     "spacy": {"noun_phrases"},

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import shutil
 import sys
 
 import pytest
@@ -13,6 +14,7 @@ from open_florence.cli import run
 from open_florence.errors import OpenFlorenceError
 from open_florence.export import export_model
 from open_florence.export.openvino import compare
+from open_florence.inference.calibration import Calibration, Curve
 from open_florence.inference.openvino import is_export, load_openvino
 from open_florence.inference.openvino_graphs import GRAPHS
 from open_florence.inference.predictor import Predictor
@@ -21,6 +23,18 @@ from open_florence.inference.pretrained import load_model
 pytest.importorskip("openvino")
 
 SUFFIXES = {"float32": "", "float16": "_fp16", "int8": "_int8"}
+
+
+CALIBRATION = Calibration({"<OD>": Curve((0.0, 1.0), (0.25, 0.75))})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(checkpoint, tmp_path_factory):
+    """The random model, with a calibration beside it."""
+    folder = tmp_path_factory.mktemp("calibrated") / "model"
+    shutil.copytree(checkpoint, folder)
+    CALIBRATION.save(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +80,7 @@ def test_a_predictor_reads_the_folder(written, checkpoint):
     image = Image.effect_noise((40, 30), 90).convert("RGB")
     torches, vinos = (Predictor.from_pretrained(path) for path in (checkpoint, folder))
     assert vinos.model.config == torches.model.config
+    assert vinos.calibration == torches.calibration == CALIBRATION
     wanted, found = (predictor.predict(image, ["<CAPTION>", "<OD>"]) for predictor in (torches, vinos))
     assert [answer.text for answer in found] == [answer.text for answer in wanted]
     with pytest.raises(OpenFlorenceError):

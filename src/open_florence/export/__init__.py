@@ -65,12 +65,13 @@ def export_model(
 ) -> list[Parity]:
     """Writes a checkpoint into the folder `out` in another engine's format, and runs it beside the model.
 
-    `name_or_folder` as in `load_model`. `out` must not exist, or be empty; it is there, whole, when every dtype's files
-    agree with the model (`Parity.good`), and not at all otherwise. Returns one `Parity` per dtype. Raises
-    OpenFlorenceError for an unknown format or dtype, an extra that is not installed, a model that cannot be had, and a
-    folder that holds something or cannot be written.
+    `name_or_folder` as in `load_model`; its calibration.json, where there is one, comes along. `out` must not exist, or
+    be empty; it is there, whole, when every dtype's files agree with the model (`Parity.good`), and not at all
+    otherwise. Returns one `Parity` per dtype. Raises OpenFlorenceError for an unknown format or dtype, an extra that is
+    not installed, a model that cannot be had, and a folder that holds something or cannot be written.
     """
-    from open_florence.inference.pretrained import load_model
+    from open_florence.inference.calibration import Calibration
+    from open_florence.inference.pretrained import find_folder, load_model
 
     out = Path(out)
     if format not in FORMATS:
@@ -81,12 +82,16 @@ def export_model(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OpenFlorenceError(f"{out} exists and is not an empty folder: choose another")
     exporter = FORMATS[format]()
-    model, processor = load_model(name_or_folder)
+    checkpoint = find_folder(name_or_folder)
+    model, processor = load_model(checkpoint)
+    calibration = Calibration.load(checkpoint)
     staging = out.with_name(f".{out.name}.exporting")
     try:
         shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
         staging.mkdir(parents=True)
         found = exporter(model, processor, staging, tuple(dict.fromkeys(dtypes)))
+        if calibration is not None:
+            calibration.save(staging)
         if all(parity.good for parity in found):
             if out.exists():
                 out.rmdir()
