@@ -1,4 +1,4 @@
-"""One image opened and resized: JPEGs decoded smaller stay near those decoded whole, and every failure is a sentence."""
+"""One image opened and resized: a JPEG decoded smaller stays near the one decoded whole; failures are sentences."""
 
 import io
 import subprocess
