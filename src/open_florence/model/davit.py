@@ -213,7 +213,8 @@ class ChannelAttention(nn.Module):
                 query, key = self.packed[0](norm(strip)).view(-1, 2, self.groups, c // self.groups).unbind(1)
                 scores += (query.permute(1, 2, 0) @ key.transpose(0, 1)).to(exact)
             weights = (scores * (h * w) ** -0.5).softmax(-1).to(x.dtype)
-            read = (self.proj.weight.view(c, self.groups, 1, -1) @ weights).view(c, c)
+            read = self.proj.weight.view(c, self.groups, -1).transpose(0, 1) @ weights  # (G, C, D)
+            read = read.transpose(0, 1).reshape(c, c)
             layer = PackedLinear(self.packed[1](read), torch.addmv(self.proj.bias, read, self.qkv.bias[2 * c :]))
             for strip in _strips(image, 1):
                 strip += layer(norm(strip))
