@@ -14,7 +14,7 @@ help:
 	@echo "make test     run all tests (-m slow for the full published shapes is left to .ci/run)"
 	@echo "make check    style and types"
 	@echo "make format   rewrite the code in the project's style, and the tree in the README"
-	@echo "make bench    measure speed and memory"
+	@echo "make bench    speed and memory against transformers, about half an hour; benchmarks/RESULTS.md has ours"
 	@echo "make install  make .venv with everything above"
 
 install: .venv/.test
@@ -37,7 +37,9 @@ format: .venv/.test
 	@$(BIN)/python recipes/readme_tree.py
 
 bench: .venv/.test
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in vision decode_step caption eight_tasks many_images memory threads; do \
+		$(BIN)/python benchmarks/speed/$$script.py --out speed.jsonl; done
+	@$(BIN)/python benchmarks/cold_start.py
 
 $(BIN)/python:
 	@echo "Making .venv."

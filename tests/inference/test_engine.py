@@ -439,3 +439,14 @@ def test_worker_processes_and_files(small: Predictor, tmp_path: Path) -> None:
     for answered, path in zip(found, paths, strict=True):
         assert_same(answered.annotations, [small.predict(path, "<OD>", generation=SHORT)])
     assert threads() == []
+
+
+def test_a_large_jpeg_may_be_decoded_smaller(small: Predictor, tmp_path: Path) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(coarse).resize((1600, 1200)).save(tmp_path / "large.jpg", quality=90)
+    requests = [(str(tmp_path / "large.jpg"), ["<OD>"])]
+    (whole,), (draft,) = (list(small.predict_many(requests, generation=SHORT, draft=how)) for how in (False, True))
+    assert draft.size == whole.size == (1600, 1200)
+    assert not draft.reason
+    with pytest.raises(OpenFlorenceError, match="every pixel"):
+        small.predict_many(requests, draft=True, with_id=True)

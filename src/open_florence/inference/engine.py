@@ -75,10 +75,11 @@ class Engine:
         workers: int = 0,
         in_order: bool = True,
         with_id: bool = False,
+        draft: bool = False,
     ) -> None:
         """`settings` as `Predictor.settings` completes them, without sampling; the rest as in `predict_many`."""
         self.predictor, self.settings, self.max_images = predictor, settings, max_images
-        self.workers, self.with_id = workers, with_id
+        self.workers, self.with_id, self.draft = workers, with_id, draft
         self.slots = max(1, predictor.max_rows // settings.num_beams)
         self.search: Search | None = None
         self.waiting: deque[Question] = deque()
@@ -99,7 +100,7 @@ class Engine:
         """See `Predictor.predict_many`."""
         side, ahead = self.predictor.processor.image_size, 2 * self.max_images + self.workers
         with (
-            Preparer(side, self.workers, ahead, self.with_id) as preparer,
+            Preparer(side, self.workers, ahead, self.with_id, self.draft) as preparer,
             contextlib.closing(preparer(self._sources(requests))) as arriving,
         ):
             while not self.is_exhausted or self.flying:

@@ -37,8 +37,8 @@ FOLDER = "openvino"
 SUFFIXES = {"float32": "", "float16": "_fp16", "int8": "_int8"}
 """What follows a graph's name in that of its file, by the number format of the weights in it."""
 
-DTYPES = ("float32", "bfloat16", "int8")
-"""What can be asked for: the format that is computed in; int8 is that of the weights alone."""
+DTYPES = ("auto", "float32", "bfloat16", "int8")
+"""What can be asked for: the format that is computed in, auto the fastest here; int8 is that of the weights alone."""
 
 
 BACKENDS = ("torch", "openvino")
@@ -207,9 +207,9 @@ def load_openvino(
 ) -> tuple[OpenVinoFlorence, Processor]:
     """A checkpoint, which is converted first, or an exported folder -> a compiled model and its processor.
 
-    `dtype` is one of `DTYPES`; None computes in float32 with the weights as they are in the folder. Raises
-    OpenFlorenceError where OpenVINO is not installed, for another device than the CPU, bfloat16 on a processor without
-    it, float32 of weights that are int8, and what `load_model` refuses.
+    `dtype` is one of `DTYPES`, float32 unless given. The weights are those of the widest format that the folder has;
+    for int8 they are compressed where it has none in int8. Raises OpenFlorenceError where OpenVINO is not installed,
+    for another device than the CPU, bfloat16 on a processor without it, and what `load_model` refuses.
     """
     kind = check_request(dtype, device)
     graphs: dict[str, Any]
@@ -225,17 +225,18 @@ def load_openvino(
     return OpenVinoFlorence(config, graphs, kind == "bfloat16"), processor
 
 
-def check_request(dtype: torch.dtype | str | None, device: torch.device | str | None) -> str | None:
-    """The name of the dtype. Raises OpenFlorenceError for what OpenVINO cannot give here, or is not installed for."""
+def check_request(dtype: torch.dtype | str | None, device: torch.device | str | None) -> str:
+    """The name of the dtype, never auto. Raises OpenFlorenceError for what OpenVINO cannot give here, or is not installed for."""
     openvino = need_openvino()
-    kind = None if dtype is None else str(dtype).removeprefix("torch.")
-    if kind not in (None, *DTYPES):
+    kind = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    if kind not in DTYPES:
         raise OpenFlorenceError(f"with OpenVINO the dtype is one of {', '.join(DTYPES)}, not {dtype}")
     if device is not None and str(device) != "cpu":
         raise OpenFlorenceError(f"the OpenVINO backend runs on the CPU, not on {device}")
-    if kind == "bfloat16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if kind == "bfloat16" and not able:
         raise OpenFlorenceError("this processor does not compute in bfloat16: ask for float32")
-    return kind
+    return ("bfloat16" if able else "float32") if kind == "auto" else kind
 
 
 def read_graphs(folder: Path, weights: str) -> dict[str, Any]:
@@ -250,16 +251,12 @@ def read_graphs(folder: Path, weights: str) -> dict[str, Any]:
     return graphs
 
 
-def _weights_for(folder: Path, kind: str | None) -> str:
-    """The format among those in a folder that serves a dtype best. Raises OpenFlorenceError where none does."""
+def _weights_for(folder: Path, kind: str) -> str:
+    """The format among those in a folder that serves a dtype best. Raises OpenFlorenceError where there is none."""
     there = _formats(folder)
     if not there:
         raise OpenFlorenceError(f"{folder / FOLDER} holds no OpenVINO model")
-    if kind == "int8" and "int8" in there:
-        return "int8"
-    if kind in ("float32", "bfloat16") and there == ["int8"]:
-        raise OpenFlorenceError(f"the weights in {folder / FOLDER} are int8: ask for int8")
-    return there[0]
+    return "int8" if kind == "int8" and "int8" in there else there[0]
 
 
 def _formats(folder: Path) -> list[str]:
