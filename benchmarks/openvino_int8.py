@@ -50,12 +50,16 @@ def main(model: str = "tiny", count: int = 200) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "exported"
         export_model(model, folder, "openvino", WRITTEN)
-        small = _bytes(folder / FOLDER, f"*{SUFFIXES['int8']}.bin")
-        sizes = {"float32": _bytes(folder / FOLDER, "*.bin") - small, "int8": small}
+        int8 = _bytes(folder / FOLDER, f"*{SUFFIXES['int8']}.bin")
+        sizes = {"float32": _bytes(folder / FOLDER, "*.bin") - int8, "int8": int8}
         sizes["bfloat16"] = sizes["float32"]
         for dtype in ("float32", "bfloat16", "int8"):
             predictor = Predictor.from_pretrained(folder, dtype=dtype)
             print(table_row(f"OpenVINO {dtype}", predictor, sizes[dtype], count), flush=True)
+        small = Path(temporary) / "small"
+        export_model(model, small, "openvino", ["int8"])
+        both = Predictor.from_pretrained(small, dtype="bfloat16")
+        print(table_row("OpenVINO bfloat16, int8 weights", both, sizes["int8"], count), flush=True)
 
 
 if __name__ == "__main__":

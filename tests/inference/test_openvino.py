@@ -179,6 +179,11 @@ def test_bfloat16_where_the_processor_has_it(pair, graphs):
         assert 1e-4 < error(features, pair.ours.encode_image(pair.pixels)) < 0.05
 
 
+def test_auto_is_bfloat16_where_the_processor_has_it():
+    needs_bfloat16()
+    assert check_request("auto", "cpu") == "bfloat16"
+
+
 def needs_bfloat16():
     try:
         check_request("bfloat16", None)
@@ -246,9 +251,12 @@ def test_a_stream_of_requests(tiny):
     ("asked", "said"),
     [
         ({"backend": "tensorrt"}, "a backend is one of torch, openvino, not 'tensorrt'"),
-        ({"backend": "openvino", "dtype": "float16"}, "with OpenVINO the dtype is one of float32, bfloat16, int8"),
+        (
+            {"backend": "openvino", "dtype": "float16"},
+            "with OpenVINO the dtype is one of auto, float32, bfloat16, int8",
+        ),
         ({"backend": "openvino", "device": "cuda"}, "runs on the CPU, not on cuda"),
-        ({"dtype": "int8"}, "float32, bfloat16, float16, not int8"),
+        ({"dtype": "int8"}, "a model's dtype is one of .*, not int8"),
     ],
 )
 def test_what_cannot_be(asked, said):
@@ -262,6 +270,7 @@ def test_a_processor_without_bfloat16(monkeypatch):
     monkeypatch.setattr(openvino, "Core", lambda: type("Core", (), {"get_property": lambda *_: ["FP32"]})())
     with pytest.raises(OpenFlorenceError, match="does not compute in bfloat16"):
         check_request("bfloat16", None)
+    assert check_request("auto", None) == "float32"
 
 
 def test_without_openvino(monkeypatch):

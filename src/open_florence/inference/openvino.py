@@ -226,7 +226,10 @@ def load_openvino(
 
 
 def check_request(dtype: torch.dtype | str | None, device: torch.device | str | None) -> str:
-    """The name of the dtype, never auto. Raises OpenFlorenceError for what OpenVINO cannot give here, or is not installed for."""
+    """The name of the dtype, never auto.
+
+    Raises OpenFlorenceError for what OpenVINO cannot give here, or where it is not installed.
+    """
     openvino = need_openvino()
     kind = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     if kind not in DTYPES:
