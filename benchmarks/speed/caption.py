@@ -37,13 +37,14 @@ def main(
     dtype: str = "both",
     runs: int = 3,
     threads: int = 1,
+    backend: str = "torch",
     work: Path | None = None,
     out: Path | None = None,
 ) -> None:
     """`work` is a folder for the checkpoint, `out` a file that lines of JSON are added to."""
-    report = Report("caption", shape, threads, out)
+    report = Report("caption", shape, threads, out, backend)
     for kind in dtypes(dtype):
-        compare(Pair.load(shape, kind, work), report, runs)
+        compare(Pair.load(shape, kind, work, backend), report, runs)
 
 
 if __name__ == "__main__":

@@ -85,13 +85,14 @@ def main(
     dtype: str = "both",
     runs: int = 7,
     threads: int = 1,
+    backend: str = "torch",
     work: Path | None = None,
     out: Path | None = None,
 ) -> None:
     """`work` is a folder for the checkpoint, `out` a file that lines of JSON are added to."""
-    report = Report("decode_step", shape, threads, out)
+    report = Report("decode_step", shape, threads, out, backend)
     for kind in dtypes(dtype):
-        pair = Pair.load(shape, kind, work)
+        pair = Pair.load(shape, kind, work, backend)
         for way in WAYS:
             compare(pair, report, way, runs)
 

@@ -54,10 +54,13 @@ class Pair:
     theirs: Peer
 
     @classmethod
-    def load(cls, shape: str, dtype: str, work: Path | None = None) -> Pair:
-        """Both sides with a shape of `checkpoint.SHAPES`; raises ValueError where their logits differ."""
+    def load(cls, shape: str, dtype: str, work: Path | None = None, backend: str = "torch") -> Pair:
+        """Both sides with a shape of `checkpoint.SHAPES`, ours on one of our backends.
+
+        Raises ValueError where their logits differ.
+        """
         folder = checkpoint(shape, work)
-        ours = Predictor.from_pretrained(folder, dtype=DTYPES[dtype])
+        ours = Predictor.from_pretrained(folder, dtype=DTYPES[dtype], backend=backend)
         pair = cls(folder, dtype, ours, Peer.load(folder, DTYPES[dtype]))
         pair.check()
         return pair

@@ -62,13 +62,13 @@ class Aim:
 class Report:
     """The lines of one script; each is printed as soon as it is known, and kept in a file if one is given."""
 
-    def __init__(self, script: str, shape: str, threads: int, out: Path | None = None) -> None:
-        """Sets PyTorch's threads, and prints what is measured on what."""
+    def __init__(self, script: str, shape: str, threads: int, out: Path | None = None, backend: str = "torch") -> None:
+        """Sets PyTorch's threads, and prints what is measured on what; `backend` is ours."""
         torch.set_num_threads(threads)
-        self.script, self.shape, self.threads, self.out = script, shape, threads, out
+        self.script, self.shape, self.threads, self.out, self.backend = script, shape, threads, out, backend
         self.machine = machine()
         print(
-            f"\n{script}: {shape}, {threads} thread{'s' * (threads > 1)}, {self.machine['cpu']}, "
+            f"\n{script}: {shape}, ours on {backend}, {threads} thread{'s' * (threads > 1)}, {self.machine['cpu']}, "
             f"torch {torch.__version__}, transformers {transformers.__version__}, commit {self.machine['commit']}"
         )
         self._headed = False
@@ -92,7 +92,7 @@ class Report:
 
     def keep(self, figures: Mapping[str, object]) -> None:
         """Adds a line to the file: seconds, and the machine."""
-        told = {"script": self.script, "shape": self.shape, "threads": self.threads}
+        told = {"script": self.script, "shape": self.shape, "threads": self.threads, "backend": self.backend}
         if self.out is not None:
             with self.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**told, **figures, "machine": self.machine}) + "\n")

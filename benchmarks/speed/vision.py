@@ -34,13 +34,14 @@ def main(
     batch: int = 1,
     runs: int = 5,
     threads: int = 1,
+    backend: str = "torch",
     work: Path | None = None,
     out: Path | None = None,
 ) -> None:
     """`batch` images at a time; `work` is a folder for the checkpoint, `out` a file that lines of JSON are added to."""
-    report = Report("vision", shape, threads, out)
+    report = Report("vision", shape, threads, out, backend)
     for kind in dtypes(dtype):
-        compare(Pair.load(shape, kind, work), report, batch, runs)
+        compare(Pair.load(shape, kind, work, backend), report, batch, runs)
 
 
 if __name__ == "__main__":
