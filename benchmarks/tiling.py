@@ -38,7 +38,8 @@ from open_florence.schema import Annotation, Region
 SIDE = 2000
 SMALL, LARGE = (12.0, 40.0), (150.0, 350.0)
 """Half of an object's longer side, in pixels."""
-OBJECTS, GIANTS, LINES = 120, 4, 12
+OBJECTS, LINES = 120, 12
+EVERYWHERE: Box = (0, 0, SIDE, SIDE)
 SEEDS = range(2**41, 2**41 + 1000)
 ZIPF = 0.7
 """Exponent of the long tail of shapes, as in the scenes of training."""
@@ -65,8 +66,9 @@ def make_picture(seed: int) -> Picture:
     taken: list[Box] = []
     looks = {(name, background.colour) for name in SHAPES}  # nothing else looks like these
     drafts: list[Draft] = []
-    for _ in range(GIANTS):
-        drafts.append(_draft(rng, looks, LARGE, "large", taken))
+    half = SIDE // 2
+    for x, y in ((0, 0), (half, 0), (0, half), (half, half)):  # one a quarter, so that all find room
+        drafts.append(_draft(rng, looks, LARGE, "large", taken, (x, y, x + half, y + half)))
         looks.add((drafts[-1].name, drafts[-1].colour))
     prints = [word for _ in range(LINES) for word in _line(rng, taken)]
     drafts += [_draft(rng, looks, SMALL, "small", taken) for _ in range(OBJECTS)]
@@ -91,10 +93,12 @@ def make_picture(seed: int) -> Picture:
     return Picture(image, tuple(objects), tuple(quads), (masks[0], masks[1]))
 
 
-def _free(rng: random.Random, width: float, height: float, taken: list[Box]) -> tuple[float, float]:
-    """A corner (x, y) where a box of this size meets no other; it is taken from then on."""
+def _free(
+    rng: random.Random, width: float, height: float, taken: list[Box], room: Box = EVERYWHERE
+) -> tuple[float, float]:
+    """A corner (x, y) in the room where a box of this size meets no other; it is taken from then on."""
     while True:
-        x, y = rng.uniform(0, SIDE - width), rng.uniform(0, SIDE - height)
+        x, y = rng.uniform(room[0], room[2] - width), rng.uniform(room[1], room[3] - height)
         box = (x, y, x + width, y + height)
         if all(overlap(box, other) == 0 for other in taken):
             taken.append(box)
@@ -102,7 +106,12 @@ def _free(rng: random.Random, width: float, height: float, taken: list[Box]) -> 
 
 
 def _draft(
-    rng: random.Random, looks: set[tuple[str, str]], radii: tuple[float, float], size: str, taken: list[Box]
+    rng: random.Random,
+    looks: set[tuple[str, str]],
+    radii: tuple[float, float],
+    size: str,
+    taken: list[Box],
+    room: Box = EVERYWHERE,
 ) -> Draft:
     """An object somewhere, whose shape and colour are none of `looks`."""
     weights = [(k + 1) ** -ZIPF for k in range(len(SHAPES))]
@@ -110,7 +119,7 @@ def _draft(
     while not name or (name, colour) in looks:
         name, colour = rng.choices(SHAPES, weights)[0], rng.choice(tuple(COLOURS))
     p = pose(name, rng.uniform(*radii), rng)
-    x, y = _free(rng, 2 * p.half_width + 6, 2 * p.half_height + 6, taken)
+    x, y = _free(rng, 2 * p.half_width + 6, 2 * p.half_height + 6, taken, room)
     x, y = x + p.half_width + 3, y + p.half_height + 3
     return Draft(name, colour, TEXTURES[0], size, x, y, p.half_width, p.half_height, p.outline, p.vertices, p.hole)
 
