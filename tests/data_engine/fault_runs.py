@@ -125,15 +125,15 @@ def together(root: Path) -> dict:
 def run_once(folder: Path) -> None:
     """The first round only, whoever finishes it."""
     engine = Engine(folder, recipe(), [str(folder.parent / "photos")])
-    begin = engine._begin
+    take_in = engine.take_in
 
-    def only_first(*arguments):
+    def only_first(*arguments):  # called where the next round is begun, by one process at a time
         first = folder / "rounds" / "001" / "manifest.json"
         if first.exists():
             os._exit(0)
-        return begin(*arguments)
+        return take_in(*arguments)
 
-    engine._begin = only_first
+    engine.take_in = only_first
     engine.run()
 
 
