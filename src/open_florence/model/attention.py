@@ -12,6 +12,8 @@ FEW = 8
 """Queries of a decoding step: a token for each of its beams, or the two tokens that every answer begins with."""
 MANY = 256
 """Queries of a sequence so long that its heads are better taken one by one: the encoder's, image and question."""
+SHORT = 256
+"""Products of a head's queries and keys up to which bfloat16 is slower than float32: an answer's own beginning."""
 BLOCK = 2**22
 """Scores computed at a time on a CPU, which its cache holds."""
 
@@ -63,6 +65,8 @@ def _in_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -
     """`attend` by two batched products, of as many rows at a time as keep the scores small."""
     b, h, t, d = query.shape
     s = key.shape[2]
+    if query.dtype == torch.bfloat16 and t * s <= SHORT:
+        return _in_blocks(query.float(), key.float(), value.float(), mask).to(query.dtype)
     rows = max(1, BLOCK // (h * t * s))
     seen = query.new_empty(b, h, t, d)
     for start in range(0, b, rows):

@@ -82,11 +82,7 @@ class Encoder(nn.Module):
     def forward(self, embedded: Tensor, mask: Tensor) -> Tensor:
         """embedded (B, S, d); mask (B, S) bool, False where padded -> hidden (B, S, d)."""
         x = self.embedding(embedded, 0)
-        seen: Tensor | None = mask[:, None, None]
-        if (
-            x.device.type == "cpu" and not being_recorded() and bool(mask.all())
-        ):  # elsewhere, looking would wait for the device
-            seen = None
+        seen = _what_is_seen(mask)
         for layer in self.layers:
             x = layer(x, seen)
         return x  # type: ignore[no-any-return]
@@ -106,9 +102,9 @@ class Decoder(nn.Module):
         Rows b * R / B .. (b + 1) * R / B - 1 read memory row b. With a cache, the T tokens continue what it holds.
         """
         past = 0 if cache is None else cache.length
-        x = self.embedding(embedded, past)
+        x, seen = self.embedding(embedded, past), _what_is_seen(memory_mask)
         for i, layer in enumerate(self.layers):
-            x = layer(i, x, memory, memory_mask[:, None, None], cache)
+            x = layer(i, x, memory, seen, cache)
         if cache is not None:
             cache.advance(embedded.shape[1])
         return x  # type: ignore[no-any-return]
@@ -117,9 +113,9 @@ class Decoder(nn.Module):
         """One token of every row, embedded (R, 1, d), each at its own position (R,) long -> hidden (R, 1, d)."""
         slots.begin_step(positions)
         x = self.embedding.at(embedded, positions)
-        mask = slots.memory_mask[:, None, None]
+        seen = _what_is_seen(slots.memory_mask)
         for i, layer in enumerate(self.layers):
-            x = layer(i, x, None, mask, slots)
+            x = layer(i, x, None, seen, slots)
         return x
 
     def read(self, memory: Tensor) -> list[Tensor]:
@@ -185,9 +181,9 @@ class DecoderLayer(nn.Module):
         self.dropout = config.dropout
 
     def forward(
-        self, index: int, x: Tensor, memory: Tensor | None, mask: Tensor, cache: KVCache | SlotCache | None
+        self, index: int, x: Tensor, memory: Tensor | None, mask: Tensor | None, cache: KVCache | SlotCache | None
     ) -> Tensor:
-        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool -> (R, T, d); `index` is this layer's in the cache.
+        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool or None -> (R, T, d); `index`: this layer's in the cache.
 
         The memory is read at the first step only, and not at all with slots, which were given it.
         """
@@ -259,9 +255,9 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(
-        self, index: int, x: Tensor, memory: Tensor | None, mask: Tensor, cache: KVCache | SlotCache | None
+        self, index: int, x: Tensor, memory: Tensor | None, mask: Tensor | None, cache: KVCache | SlotCache | None
     ) -> Tensor:
-        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool -> (R, T, d).
+        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool or None -> (R, T, d).
 
         The R / B rows that share a memory row stand behind one another in the query, so that its keys and values are
         read where they are.
@@ -284,3 +280,13 @@ class CrossAttention(nn.Module):
         """memory (B, S, d) -> its keys and values (2, B, H, S, D)."""
         b, s, d = memory.shape
         return self.kv(memory).view(b, s, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # type: ignore[no-any-return]
+
+
+def _what_is_seen(mask: Tensor) -> Tensor | None:
+    """A mask (B, S) for all heads and queries, (B, 1, 1, S); None where it hides nothing.
+
+    On a CPU alone: elsewhere, looking would wait for the device.
+    """
+    if mask.device.type == "cpu" and not being_recorded() and bool(mask.all()):
+        return None
+    return mask[:, None, None]
