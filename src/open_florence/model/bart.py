@@ -183,7 +183,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, index: int, x: Tensor, memory: Tensor | None, mask: Tensor | None, cache: KVCache | SlotCache | None
     ) -> Tensor:
-        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool or None -> (R, T, d); `index`: this layer's in the cache.
+        """x (R, T, d), memory (B, S, d), mask (B, 1, 1, S) bool or None -> (R, T, d); `index`: this layer in the cache.
 
         The memory is read at the first step only, and not at all with slots, which were given it.
         """
