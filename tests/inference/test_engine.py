@@ -450,3 +450,16 @@ def test_a_large_jpeg_may_be_decoded_smaller(small: Predictor, tmp_path: Path) -
     assert not draft.reason
     with pytest.raises(OpenFlorenceError, match="every pixel"):
         small.predict_many(requests, draft=True, with_id=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU")
+@pytest.mark.parametrize("settings", [SHORT, GenerationConfig.published(max_new_tokens=12)])
+def test_a_gpu_answers_as_the_cpu_does(
+    small: Predictor, scenes: list[tuple[Image.Image, list[Any]]], settings: GenerationConfig
+) -> None:
+    requests = [(image, ["<OD>", "<CAPTION>"]) for image, _ in scenes] * 5
+    expected = [answered.annotations for answered in small.predict_many(requests, generation=settings)]
+    small.model.to("cuda")
+    for found, wanted in zip(small.predict_many(requests, generation=settings), expected, strict=True):
+        assert [a.text for a in found.annotations] == [a.text for a in wanted]
+        assert [a.score for a in found.annotations] == pytest.approx([a.score for a in wanted], rel=1e-3)
