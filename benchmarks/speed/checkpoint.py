@@ -53,7 +53,7 @@ def config_of(shape: str) -> FlorenceConfig:
 
 
 def checkpoint(shape: str, work: Path | None = None) -> Path:
-    """The folder of the shape's checkpoint, float32 in transformers' layout; written on the first call.
+    """The folder of the shape's checkpoint, float16 as published, in transformers' layout; written on the first call.
 
     `work` is the folder to keep it in, one of the system's for temporary files unless given.
     """
@@ -65,7 +65,7 @@ def checkpoint(shape: str, work: Path | None = None) -> Path:
         model = Florence(config).eval()
         processor = Processor(made_up_tokenizer(), config.image_size, image_seq_length=visual_tokens(config))
         end_as_asked(model, processor.tokenizer)
-        save_model(model, processor, folder, "native")
+        save_model(model, processor, folder, "native", torch.float16)
     return folder
 
 

@@ -48,6 +48,10 @@ class Florence(nn.Module):
         """Lays the weights out for a CPU, see `packed`: the model can only answer then, not be trained or saved."""
         pack(self, keep=[] if self.language_model.lm_head is None else [self.language_model.lm_head])
         self.language_model.pack_head()
+        if self.device.type == "cpu":  # what is left lets go of the file that it was read from
+            self.projector.temporal = self.projector.temporal.clone()
+            for parameter in self.parameters():
+                parameter.data = parameter.data.clone()
 
     @property
     def device(self) -> torch.device:

@@ -20,11 +20,11 @@ class PackedLinear(nn.Module):
     """A linear layer whose weights stand in oneDNN's blocked order. CPU, float32 or bfloat16, no gradients."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """weight (out, in), of which a copy is made; bias (out,)."""
+        """weight (out, in) and bias (out,), of which copies are made."""
         super().__init__()
         self.in_features, self.out_features = weight.shape[1], weight.shape[0]
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-        self._bias = None if bias is None else bias.detach()
+        self._bias = None if bias is None else bias.detach().clone()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
