@@ -101,6 +101,7 @@ def print_steps(repeats: int) -> None:
     """A row for each number of answers decoded together; the best of so many times, in turns."""
     torch.manual_seed(0)
     model = Florence(PRESETS["base"]).eval()
+    model.pack()
     tokenizer = load_model("tiny")[1].tokenizer
     print("\n| rows | layers ms | whole output layer ms | with a mask ms | locations alone ms | step: whole / short |")
     print("|---|---|---|---|---|---|")
