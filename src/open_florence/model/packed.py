@@ -54,8 +54,14 @@ def pack(model: nn.Module, keep: Collection[nn.Module] = ()) -> None:
 
 def packable(weight: Tensor) -> bool:
     """Whether oneDNN has a faster order for a weight (out, in): on a CPU, in a format that it computes in."""
-    fits = weight.dtype in (torch.float32, torch.bfloat16) and min(weight.shape) >= ALIGNED
-    return fits and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return weight.device.type == "cpu" and min(weight.shape) >= ALIGNED and _computes_in(weight.dtype)
+
+
+def _computes_in(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch has oneDNN's products, and the processor what they need."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def being_recorded() -> bool:
@@ -68,7 +74,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
     Both have to be contiguous: for other layouts oneDNN falls back to code that is a thousand times slower.
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not _computes_in(a.dtype):
         return a @ b.T
     return torch.ops.mkldnn._linear_pointwise(a.contiguous(), b.contiguous(), None, "none", [], "")  # type: ignore[no-any-return]
 
