@@ -238,8 +238,9 @@ def test_nothing_is_left_behind(how, photo, stuck):
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from open_florence.inference.prepare import Preparer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
 how, photo, stuck = sys.argv[1:]
 preparer = Preparer(8, 2)
 stream = preparer([photo, photo] + [stuck] * (how != "SIGKILL") + [photo] * 3)
